@@ -1,0 +1,70 @@
+"""Argument checks shared by the constructors and the numerics."""
+
+import numbers
+
+import numpy as np
+
+
+def positive_int(name, value):
+    """Returns `value` as an `int`, or raises if it is not one above 0."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Integral)
+        or value <= 0
+    ):
+        raise ValueError(
+            f"`{name}` must be a positive integer. Received: {name}={value}"
+        )
+    return int(value)
+
+
+def at_most(name, value, bound_name, bound):
+    """Raises if `value` exceeds `bound`."""
+    if value > bound:
+        raise ValueError(
+            f"`{name}` must not exceed `{bound_name}`. "
+            f"Received: {name}={value}, {bound_name}={bound}"
+        )
+
+
+def finite_table(name, value):
+    """Returns `value` as a two-dimensional float array of finite numbers."""
+    table = np.asarray(value)
+    if table.ndim != 2 or 0 in table.shape:
+        raise ValueError(
+            f"`{name}` must be a non-empty array of shape `(vocabulary, "
+            f"width)`. Received: {name} of shape {table.shape}"
+        )
+    if table.dtype not in (np.float32, np.float64):
+        table = table.astype("float32")
+    finite_rows = np.isfinite(table).all(axis=1)
+    if not finite_rows.all():
+        raise ValueError(
+            f"`{name}` must hold finite numbers only. Received: {name} with "
+            f"NaN or infinity in {np.sum(~finite_rows)} of its {len(table)} "
+            f"rows, the first of them row {np.argmin(finite_rows)}"
+        )
+    return table
+
+
+def frequency_weights(value, vocabulary):
+    """Returns counts as float64 weights of mean 1; `None` weighs all alike."""
+    if value is None:
+        return np.ones(vocabulary)
+    weights = np.asarray(value, dtype="float64")
+    if weights.shape != (vocabulary,):
+        raise ValueError(
+            "`frequencies` must hold one count for each of the "
+            f"{vocabulary} rows of the table. "
+            f"Received: frequencies of shape {weights.shape}"
+        )
+    if not np.isfinite(weights).all() or weights.min() < 0:
+        raise ValueError(
+            "`frequencies` must be finite and not negative. "
+            f"Received: frequencies with minimum {weights.min()}"
+        )
+    if weights.sum() == 0:
+        raise ValueError(
+            f"`frequencies` must not all be zero. Received: {vocabulary} zeros"
+        )
+    return weights / weights.mean()

@@ -1,0 +1,1 @@
+"""The layers: `base.py` has the protocol, each other file one method."""

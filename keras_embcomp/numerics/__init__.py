@@ -1,0 +1,1 @@
+"""Pure functions behind the layers: arrays in, arrays out."""

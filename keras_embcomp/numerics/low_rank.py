@@ -1,0 +1,56 @@
+"""The best low-rank approximation of a table, plain or by frequency."""
+
+import numpy as np
+
+from keras_embcomp.checks import at_most, finite_table, frequency_weights
+
+_BLOCK_ROWS = 16_384
+
+
+def truncated_svd(
+    table: np.ndarray, rank: int, frequencies: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Factors a table by its truncated singular value decomposition.
+
+    With `A = table` and `Q = diag(sqrt(frequencies))`, `Q A ~ U S V^T` is the
+    truncated SVD; the factors are `Q^-1 U` and `S V^T`, as in Acharya et al.
+    2019 (Eq. 3 and 4; frequencies: Chen et al. 2018, Eq. 3). Since
+    `Q^-1 U S = A V`, only the small matrix `A^T Q^2 A` is decomposed and a row
+    that was never counted still gets its best coordinates. Time is
+    `O(vocabulary * width^2)`; memory beyond the factors is
+    `O(width^2)`, whatever the vocabulary.
+
+    Args:
+        table: Array of shape `(vocabulary, width)`.
+        rank: Integer, at most `width`.
+        frequencies: Counts of shape `(vocabulary,)`, not negative. A row's
+            squared error is weighed by its count.
+
+    Returns:
+        Two float32 arrays of shapes `(vocabulary, rank)` and `(rank, width)`,
+        whose product minimises the (weighted) sum of squared errors.
+
+    Raises:
+        ValueError: for a table that is not two-dimensional and finite, a rank
+            above its width, or counts of another length or below zero.
+    """
+    table = finite_table("table", table)
+    vocabulary, width = table.shape
+    at_most("rank", rank, "width", width)
+    weights = frequency_weights(frequencies, vocabulary)
+    gram = np.zeros((width, width))
+    for start in range(0, vocabulary, _BLOCK_ROWS):
+        rows = table[start : start + _BLOCK_ROWS].astype("float64")
+        scales = weights[start : start + _BLOCK_ROWS, None]
+        gram += rows.T @ (rows * scales)
+    squares, directions = np.linalg.eigh(gram)
+    directions = directions[:, ::-1][:, :rank]
+    values = np.sqrt(np.maximum(squares[::-1][:rank], 0.0))
+    # A direction in which the table has no extent must stay trainable.
+    values = np.maximum(values, max(values[0], 1e-30) * 1e-6)
+    left = np.empty((vocabulary, rank), "float32")
+    for start in range(0, vocabulary, _BLOCK_ROWS):
+        rows = table[start : start + _BLOCK_ROWS]
+        left[start : start + _BLOCK_ROWS] = rows @ directions / values
+    right = (values[:, None] * directions.T).astype("float32")
+    return left, right
