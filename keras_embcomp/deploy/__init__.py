@@ -1,0 +1,1 @@
+"""Export to LiteRT and TensorFlow Serving: builtin operations only."""
