@@ -44,6 +44,11 @@ class Splits:
     test: Texts
     label_names: tuple
 
+    def parts(self):
+        """Yields the name and the texts of each split."""
+        for name in ("train", "validation", "test"):
+            yield name, getattr(self, name)
+
 
 class BbcNews(tfds.core.GeneratorBasedBuilder):
     """BBC News: articles of 2004 and 2005 in five topics.
@@ -162,7 +167,11 @@ def _distinct_articles(folder):
     paths = [p for topic in TOPICS for p in sorted((folder / topic).iterdir())]
     texts = [_decode(path.read_bytes()) for path in paths]
     return [
-        (f"{paths[i].parent.name}/{paths[i].name}", paths[i].parent.name, texts[i])
+        (
+            f"{paths[i].parent.name}/{paths[i].name}",
+            paths[i].parent.name,
+            texts[i],
+        )
         for i in without_repeats(texts)
     ]
 

@@ -1,73 +1,82 @@
 """From strings to ids with TensorFlow Text, in training and in serving."""
 
 from collections import Counter
+from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
 PADDING, UNKNOWN = 0, 1
+_SYMBOL = r"[^\pL\pM\pN\s]"
 
 
 class TextToIds(tf.Module):
     """Maps strings to int32 ids of the first `length` words.
 
-    Words are folded to lower case and split where the script changes, so
-    punctuation stands alone. Id 0 is padding, id 1 an unknown word, then come
-    `words` in their order. A text without a word becomes one unknown word.
+    Words are folded to lower case and split at white space; punctuation
+    stands alone. Id 0 is padding, id 1 an unknown word. A text without a word
+    becomes one unknown word.
 
-    The table is part of the module: a SavedModel that holds the module needs
-    no vocabulary file.
+    The table is part of the module: a SavedModel that holds the module keeps
+    the vocabulary file among its assets.
 
     Args:
-        words: List of distinct strings.
+        vocabulary_file: Path of a file by `write_vocabulary`.
         length: Integer. Ids for each text, padded or cut.
 
     Example:
 
-    >>> text_to_ids = TextToIds(["good", "film"], length=4)
+    >>> write_vocabulary("vocabulary.txt", ["good", "film"])
+    >>> text_to_ids = TextToIds("vocabulary.txt", length=4)
     >>> text_to_ids(tf.constant(["A good film", ""])).numpy()
     array([[1, 2, 3, 0],
            [1, 0, 0, 0]], dtype=int32)
     """
 
-    def __init__(self, words, length):
+    def __init__(self, vocabulary_file, length):
         super().__init__(name="text_to_ids")
         self.length = length
-        self.vocabulary_size = len(words) + 2
-        self._tokenizer = tf_text.UnicodeScriptTokenizer()
-        ids = np.arange(2, self.vocabulary_size, dtype="int32")
         self._table = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(words, ids), UNKNOWN
+            tf.lookup.TextFileInitializer(
+                str(vocabulary_file),
+                tf.string,
+                tf.lookup.TextFileIndex.WHOLE_LINE,
+                tf.int64,
+                tf.lookup.TextFileIndex.LINE_NUMBER,
+            ),
+            UNKNOWN,
         )
+        self.vocabulary_size = int(self._table.size())
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def __call__(self, texts):
-        words = split_words(texts, self._tokenizer)[:, : self.length]
-        ids = self._table.lookup(words).to_tensor(
-            PADDING, shape=(None, self.length)
-        )
+        words = split_words(texts)[:, : self.length]
+        ids = tf.cast(self._table.lookup(words), tf.int32)
+        ids = ids.to_tensor(PADDING, shape=(None, self.length))
         # A mean over no words at all would not be a number.
         one_unknown = UNKNOWN * tf.one_hot(0, self.length, dtype=tf.int32)
         return tf.maximum(ids, one_unknown)
 
 
-def split_words(texts, tokenizer):
+def split_words(texts):
     """Returns a ragged tensor with the words of each string."""
+    # Bytes that are not UTF-8 become one symbol, and do not raise.
     texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8")
-    return tokenizer.tokenize(tf_text.case_fold_utf8(texts))
+    folded = tf_text.case_fold_utf8(texts)
+    return tf_text.regex_split(folded, rf"\s|{_SYMBOL}", _SYMBOL)
 
 
 def frequent_words(texts, most=None):
     """Returns the words of `texts`, the most frequent first, at most `most`."""
-    words = split_words(texts, tf_text.UnicodeScriptTokenizer())
+    words = split_words(texts)
     counts = Counter(words.flat_values.numpy().tolist())
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
     return [word.decode("utf-8") for word in ranked[:most]]
 
 
-def count_ids(ids, vocabulary_size):
-    """Returns how often each id stands in `ids`; padding counts as 0."""
-    counts = np.bincount(ids.ravel(), minlength=vocabulary_size)
-    counts[PADDING] = 0
-    return counts
+def write_vocabulary(path, words):
+    """Writes words to a file: the number of a line, from 0, is its id."""
+    # A bracket is a word of its own, so no word of a text is one of these.
+    lines = ["[padding]", "[unknown]", *words]
+    path = Path(path)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

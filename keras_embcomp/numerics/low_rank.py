@@ -2,7 +2,12 @@
 
 import numpy as np
 
-from keras_embcomp.checks import at_most, finite_table, frequency_weights
+from keras_embcomp.checks import (
+    at_most,
+    finite_table,
+    frequency_weights,
+    positive_int,
+)
 
 _BLOCK_ROWS = 16_384
 
@@ -36,7 +41,7 @@ def truncated_svd(
     """
     table = finite_table("table", table)
     vocabulary, width = table.shape
-    at_most("rank", rank, "width", width)
+    at_most("rank", positive_int("rank", rank), "width", width)
     weights = frequency_weights(frequencies, vocabulary)
     gram = np.zeros((width, width))
     for start in range(0, vocabulary, _BLOCK_ROWS):

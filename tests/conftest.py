@@ -1,0 +1,46 @@
+"""What every test shares: seeds, and a compiler for the backend in use."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _same_seed():
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def generator():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def compiled():
+    """Returns a function that compiles a function of one array with XLA."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit
+    import tensorflow as tf
+
+    return lambda function: tf.function(function, jit_compile=True)
+
+
+def pytest_collection_modifyitems(items):
+    if keras.backend.backend() != "tensorflow":
+        skip = pytest.mark.skip(reason="needs the TensorFlow backend")
+        for item in items:
+            if "tensorflow_only" in item.keywords:
+                item.add_marker(skip)
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "tensorflow_only: exports, and what uses them"
+    )

@@ -1,0 +1,89 @@
+"""Laws that both sides share, as functions of a layer and its input."""
+
+import json
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def configs_survive_json(layer):
+    config = json.loads(json.dumps(layer.get_config()))
+    copy = type(layer).from_config(config)
+    assert json.loads(json.dumps(copy.get_config())) == config
+
+
+def saves_and_loads(model, inputs, folder):
+    """A `.keras` file and a weights file give the same bits back."""
+    expected = ops.convert_to_numpy(model(inputs))
+    model.save(folder / "model.keras")
+    loaded = keras.saving.load_model(folder / "model.keras")
+    np.testing.assert_array_equal(loaded(inputs), expected)
+    model.save_weights(folder / "model.weights.h5")
+    fresh = keras.models.clone_model(model)
+    assert not np.array_equal(fresh(inputs), expected)
+    fresh.load_weights(folder / "model.weights.h5")
+    np.testing.assert_array_equal(fresh(inputs), expected)
+
+
+def every_weight_learns(model, inputs, targets):
+    """One epoch whose last batch is smaller moves every weight."""
+    before = model.get_weights()
+    model.compile("sgd", "mse")
+    model.fit(inputs, targets, batch_size=8, verbose=0)
+    assert len(targets) % 8
+    for weight, old in zip(model.weights, before, strict=True):
+        new = ops.convert_to_numpy(weight)
+        assert np.isfinite(new).all(), weight.path
+        assert not np.array_equal(new, old), weight.path
+
+
+def compiles_alike(model, inputs, targets):
+    """Training with XLA and without gives the same weights."""
+    start = model.get_weights()
+    trained = []
+    for jit_compile in (False, True):
+        model.set_weights(start)
+        model.compile("sgd", "mse", jit_compile=jit_compile)
+        model.fit(inputs, targets, epochs=2, shuffle=False, verbose=0)
+        trained.append(model.get_weights())
+    for plain, jitted in zip(*trained, strict=True):
+        np.testing.assert_allclose(jitted, plain, rtol=1e-5, atol=1e-6)
+
+
+def honours_parts(make, build, names):
+    """Each initializer, regularizer and constraint argument does its work."""
+    for name in names:
+        weight = name.rsplit("_", 1)[0]
+        if name.endswith("_initializer"):
+            layer = build(make(**{name: "ones"}))
+            assert np.all(ops.convert_to_numpy(getattr(layer, weight)) == 1)
+        elif name.endswith("_regularizer"):
+            layer = build(make(**{name: keras.regularizers.L2(0.5)}))
+            values = ops.convert_to_numpy(getattr(layer, weight))
+            loss = ops.convert_to_numpy(layer.losses[0])
+            np.testing.assert_allclose(loss, 0.5 * np.sum(values**2), rtol=1e-4)
+        else:
+            layer = build(make(**{name: "non_neg"}))
+            variable = getattr(layer, weight)
+            constrained = variable.constraint(ops.full(variable.shape, -1.0))
+            assert np.all(ops.convert_to_numpy(constrained) == 0)
+
+
+def part_names(layer):
+    kinds = ("_initializer", "_regularizer", "_constraint")
+    return [n for n in layer.get_config() if n.endswith(kinds)]
+
+
+def errors_fall(case, table, frequencies=None):
+    """Returns the squared errors of growing budgets after checking them."""
+    weights = np.ones(len(table)) if frequencies is None else frequencies
+    errors = []
+    for structure in (*case.growing, case.full):
+        layer = case.layer.from_dense(
+            table, **structure, frequencies=frequencies
+        )
+        rows = np.sum((layer.to_dense() - table) ** 2, axis=1)
+        errors.append(np.sum(weights * rows))
+    assert errors == sorted(errors, reverse=True)
+    return errors
