@@ -13,7 +13,7 @@ def without_repeats(texts):
     or if more than half of the shorter one's runs of eight words are runs of
     the other too: a story that was published again under another headline.
     """
-    seen, first_text, num_runs, kept = set(), {}, {}, []
+    seen, holders, num_runs, kept = set(), defaultdict(list), {}, []
     for index, text in enumerate(texts):
         words = tuple(text.lower().split())
         if words in seen:
@@ -21,7 +21,9 @@ def without_repeats(texts):
         seen.add(words)
         starts = range(len(words) - _RUN_WORDS + 1)
         runs = {words[start : start + _RUN_WORDS] for start in starts}
-        shared = Counter(first_text[run] for run in runs if run in first_text)
+        shared = Counter(
+            earlier for run in runs for earlier in holders.get(run, ())
+        )
         if any(
             count > min(len(runs), num_runs[earlier]) / 2
             for earlier, count in shared.items()
@@ -30,7 +32,7 @@ def without_repeats(texts):
         kept.append(index)
         num_runs[index] = len(runs)
         for run in runs:
-            first_text.setdefault(run, index)
+            holders[run].append(index)
     return kept
 
 

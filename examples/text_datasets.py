@@ -129,7 +129,19 @@ def _bbc_news():
 
 
 def _imdb_reviews(seed):
-    train, test = tfds.load("imdb_reviews", split=["train", "test"])
+    try:
+        train, test = tfds.load("imdb_reviews", split=["train", "test"])
+    except ModuleNotFoundError as error:
+        # Its download code needs importlib_resources, and does not require it.
+        raise SystemExit(
+            f"--dataset imdb_reviews needs the package {error.name}: "
+            f"pip install {error.name}"
+        ) from error
+    except OSError as error:
+        raise SystemExit(
+            f"--dataset imdb_reviews cannot be downloaded ({error}): try "
+            "again with a network, or use --dataset imdb with --data-dir"
+        ) from error
     return Splits(
         *_share_out(_texts(train), (0.9,), seed),
         _texts(test),

@@ -45,6 +45,7 @@ def export_litert(model, path) -> LiteRTExport:
     """
     check_exportable(model)
     import tensorflow as tf
+    from tensorflow.lite.python.convert_phase import ConverterError
 
     interpreter_class = _interpreter_class()
     module = traced_module(model)
@@ -55,7 +56,7 @@ def export_litert(model, path) -> LiteRTExport:
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     try:
         content = converter.convert()
-    except tf.lite.experimental.ConverterError as error:
+    except ConverterError as error:
         raise ValueError(
             "`model` must need builtin LiteRT operations only. The converter "
             f"says: {error}"

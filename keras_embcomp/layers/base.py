@@ -10,6 +10,7 @@ from keras import activations, constraints, initializers, ops, regularizers
 from keras.src.backend import set_keras_mask
 
 from keras_embcomp.checks import positive_int
+from keras_embcomp.layers.dense import dense_parts, embedding_parts
 
 _GETTERS = {
     "initializer": initializers.get,
@@ -113,24 +114,8 @@ class CompressedEmbedding(Compressed):
 
     @classmethod
     def from_layer(cls, layer, **kwargs):
-        if not isinstance(layer, keras.layers.Embedding):
-            raise _wrong_layer(layer, "an `Embedding` or `ReversibleEmbedding`")
-        if not getattr(layer, "tie_weights", True):
-            raise ValueError(
-                "`layer` must tie its two sides. Received: "
-                f"tie_weights=False in layer '{layer.name}'"
-            )
-        if getattr(layer, "logit_soft_cap", None) is not None:
-            raise ValueError(
-                "`layer` must not cap its logits. Received: "
-                f"logit_soft_cap={layer.logit_soft_cap} in layer "
-                f"'{layer.name}'"
-            )
-        _check_trained(layer)
-        table = ops.convert_to_numpy(layer.embeddings)
-        return cls.from_dense(
-            table, **{"mask_zero": layer.mask_zero, **_common(layer), **kwargs}
-        )
+        table, arguments = embedding_parts(layer)
+        return cls.from_dense(table, **{**arguments, **kwargs})
 
     def call(self, inputs, reverse=False):
         if reverse:
@@ -223,20 +208,8 @@ class CompressedSoftmax(Compressed):
 
     @classmethod
     def from_layer(cls, layer, **kwargs):
-        if not isinstance(layer, keras.layers.Dense):
-            raise _wrong_layer(layer, "a `Dense`")
-        _check_trained(layer)
-        bias = ops.convert_to_numpy(layer.bias) if layer.use_bias else None
-        return cls.from_dense(
-            ops.convert_to_numpy(layer.kernel).T,
-            **{
-                "bias": bias,
-                "use_bias": layer.use_bias,
-                "activation": layer.activation,
-                **_common(layer),
-                **kwargs,
-            },
-        )
+        table, arguments = dense_parts(layer)
+        return cls.from_dense(table, **{**arguments, **kwargs})
 
     def build(self, input_shape):
         width = input_shape[-1]
@@ -274,30 +247,3 @@ class CompressedSoftmax(Compressed):
             "activation": activations.serialize(self.activation),
             "use_bias": self.use_bias,
         }
-
-
-def _wrong_layer(layer, wanted):
-    return ValueError(
-        f"`layer` must be {wanted} layer of Keras. Received: layer={layer!r}"
-    )
-
-
-def _check_trained(layer):
-    if not layer.built:
-        raise ValueError(
-            "`layer` must be built, so that it has weights. "
-            f"Received: layer '{layer.name}', not built"
-        )
-    if layer.quantization_mode is not None:
-        raise ValueError(
-            "`layer` must hold float weights. Received: layer "
-            f"'{layer.name}' quantized to {layer.quantization_mode}"
-        )
-
-
-def _common(layer):
-    return {
-        "name": layer.name,
-        "dtype": layer.dtype_policy,
-        "trainable": layer.trainable,
-    }

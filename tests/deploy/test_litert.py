@@ -1,0 +1,91 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_embcomp import LowRankEmbedding, export_litert
+from keras_embcomp.deploy import verify
+
+pytestmark = pytest.mark.tensorflow_only
+
+
+def classifier(
+    length=None, vocabulary=50, embedding=LowRankEmbedding, **kwargs
+):
+    ids = keras.Input((length,), dtype="int32", name="ids")
+    x = embedding(vocabulary, 8, mask_zero=True, name="words", **kwargs)(ids)
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    x = keras.layers.Dense(3, activation="softmax", name="classes")(x)
+    return keras.Model(ids, x)
+
+
+def test_the_file_runs_with_named_inputs_and_outputs(tmp_path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = classifier(rank=3)
+    written = export_litert(model, tmp_path / "model.tflite")
+    assert written.bytes == written.path.stat().st_size
+    interpreter = Interpreter(model_path=str(written.path))
+    runner = interpreter.get_signature_runner("serving_default")
+    ids = np.array([[4, 49, 0, 0], [1, 2, 3, 0]], "int32")
+    found = runner(ids=ids)
+    np.testing.assert_allclose(found["classes"], model(ids), atol=1e-6)
+
+
+def test_the_file_is_as_small_as_the_layer(tmp_path):
+    small = classifier(vocabulary=20_000, rank=1)
+    dense = classifier(vocabulary=20_000, embedding=keras.layers.Embedding)
+    small = export_litert(small, tmp_path / "small.tflite").bytes
+    dense = export_litert(dense, tmp_path / "dense.tflite").bytes
+    assert 4 * 20_000 * 8 < dense < 4 * 20_000 * 8 + 20_000
+    assert 4 * 20_000 < small < 4 * 20_000 + 20_000
+
+
+def test_an_operation_that_is_not_builtin_is_refused(tmp_path):
+    ids = keras.Input((4,), dtype="int32")
+    spectrum = keras.layers.Lambda(
+        lambda x: tf.math.real(tf.signal.fft(tf.cast(x, "complex64")))
+    )
+    model = keras.Model(ids, spectrum(ids))
+    with pytest.raises(ValueError, match="builtin LiteRT operations only"):
+        export_litert(model, tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_converter_that_changes_the_numbers_is_found_out(tmp_path):
+    # The converter of TensorFlow 2.21 drops a ReLU after a product of two
+    # matrices of which neither is constant.
+    left = keras.Input(batch_shape=(6, 6), name="left")
+    ids = keras.Input(batch_shape=(6, 6), dtype="int32", name="ids")
+    product = keras.layers.Lambda(
+        lambda x: tf.nn.relu(tf.matmul(x[0], tf.cast(x[1], "float32")))
+    )
+    model = keras.Model([left, ids], product([left, ids]))
+    with pytest.raises(RuntimeError, match="differs from the Keras model"):
+        export_litert(model, tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("parent", ["missing", "file"])
+def test_a_folder_that_cannot_hold_the_file_is_refused(tmp_path, parent):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ValueError, match="`path` must be in a folder that"):
+        export_litert(classifier(rank=3), tmp_path / parent / "model.tflite")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_subclassed_model_is_refused(tmp_path):
+    class Subclassed(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    with pytest.raises(ValueError, match="Functional or Sequential"):
+        export_litert(Subclassed(), tmp_path / "model.tflite")
+
+
+def test_nothing_is_left_when_writing_stops_halfway(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        with verify.written_whole(tmp_path / "model") as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,87 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_embcomp import LowRankEmbedding, export_serving
+
+pytestmark = pytest.mark.tensorflow_only
+
+
+class _Letters(tf.Module):
+    """Text to ids: the codes of the first four letters."""
+
+    def __init__(self):
+        super().__init__()
+        self.offset = tf.Variable(1, trainable=False)
+
+    def __call__(self, text):
+        codes = tf.strings.unicode_decode(text, "UTF-8") % 40 + self.offset
+        return codes.to_tensor(shape=(None, 4))
+
+
+def classifier(vocabulary=50, rank=3):
+    ids = keras.Input((4,), dtype="int32", name="ids")
+    x = LowRankEmbedding(vocabulary, 8, rank, mask_zero=True)(ids)
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    return keras.Model(ids, keras.layers.Dense(3, name="classes")(x))
+
+
+def served(folder):
+    return tf.saved_model.load(str(folder)).signatures["serving_default"]
+
+
+def test_serves_ids_by_name(tmp_path):
+    model = classifier()
+    folder = export_serving(model, tmp_path / "model", version=7)
+    assert folder == tmp_path / "model" / "7"
+    ids = tf.constant([[1, 2, 49, 0]])
+    found = served(folder)(ids=ids)["classes"]
+    np.testing.assert_allclose(found, model(ids), atol=1e-6)
+
+
+def test_serves_text_through_its_preprocessing(tmp_path):
+    model, letters = classifier(), _Letters()
+    folder = export_serving(model, tmp_path / "model", preprocess=letters)
+    text = tf.constant(["some", "text"])
+    found = served(folder)(text=text)["classes"]
+    np.testing.assert_allclose(found, model(letters(text)), atol=1e-6)
+
+
+def test_stores_each_weight_once(tmp_path):
+    model = classifier(vocabulary=20_000, rank=8)
+    folder = export_serving(model, tmp_path / "model")
+    written = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+    weights = 4 * model.count_params()
+    assert weights < written < weights + 100_000
+
+
+def test_a_version_is_never_overwritten(tmp_path):
+    export_serving(classifier(), tmp_path / "model")
+    with pytest.raises(ValueError, match="`version` must be new. Received: v"):
+        export_serving(classifier(), tmp_path / "model")
+    assert [f.name for f in (tmp_path / "model").iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize("version", [0, -1, "1", 1.5])
+def test_wrong_versions_are_refused(tmp_path, version):
+    with pytest.raises(
+        ValueError, match="`version` must be a positive integer"
+    ):
+        export_serving(classifier(), tmp_path / "model", version=version)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_is_a_file_is_refused(tmp_path):
+    path = tmp_path / "model"
+    path.write_text("not a folder")
+    with pytest.raises(ValueError, match="`path` must be a writable folder"):
+        export_serving(classifier(), path)
+
+
+def test_preprocessing_needs_a_model_of_one_input(tmp_path):
+    one, two = keras.Input((2,), name="one"), keras.Input((2,), name="two")
+    model = keras.Model([one, two], keras.layers.Add()([one, two]))
+    with pytest.raises(ValueError, match="one input. Received: a model with 2"):
+        export_serving(model, tmp_path / "model", preprocess=_Letters())
+    export_serving(model, tmp_path / "model")

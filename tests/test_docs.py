@@ -1,0 +1,62 @@
+"""Every code block of the README and every docstring example is run."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_embcomp
+
+ROOT = Path(__file__).parent.parent
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(
+        keras_embcomp.__path__, "keras_embcomp."
+    )
+]
+
+
+@pytest.mark.parametrize("page", ["README.md"])
+@pytest.mark.tensorflow_only
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
+    assert blocks
+    names = {}
+    for block in blocks:  # later blocks build on earlier ones
+        exec(compile(block, page, "exec"), names)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples_hold(name):
+    module = importlib.import_module(name)
+    names = {"np": np, "keras": keras, **vars(keras_embcomp)}
+    shape = doctest.OutputChecker.check_output
+
+    class Checker(doctest.OutputChecker):
+        def check_output(self, want, got, flags):
+            # The backends print shapes as tuples and as `TensorShape`s.
+            got = re.sub(r"TensorShape\(\[(.*)\]\)", r"(\1)", got)
+            return shape(self, want, got, flags)
+
+    runner = doctest.DocTestRunner(checker=Checker())
+    for test in doctest.DocTestFinder().find(module, extraglobs=names):
+        runner.run(test)
+    assert runner.failures == 0
+
+
+def test_every_public_name_has_a_docstring_with_its_arguments():
+    for name in keras_embcomp.__all__:
+        text = getattr(keras_embcomp, name).__doc__
+        assert "Args:" in text, name
+
+
+def test_no_source_file_is_over_300_lines():
+    for folder in ("keras_embcomp", "tests", "examples", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert len(path.read_text().splitlines()) <= 300, path
