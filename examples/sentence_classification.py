@@ -129,9 +129,7 @@ def run(options, folder):
     splits = load(options.dataset, options.data_dir, options.seed)
     words = frequent_words(splits.train.texts, MOST_WORDS)
     write_vocabulary(folder / "vocabulary.txt", words)
-    text_to_ids = TextToIds(
-        folder / "vocabulary.txt", MOST_IDS.get(options.dataset, 256)
-    )
+    text_to_ids = TextToIds(words, MOST_IDS.get(options.dataset, 256))
     data = {
         name: (text_to_ids(tf.constant(split.texts)).numpy(), split.labels)
         for name, split in splits.parts()

@@ -17,41 +17,35 @@ class TextToIds(tf.Module):
     stands alone. Id 0 is padding, id 1 an unknown word. A text without a word
     becomes one unknown word.
 
-    The table is part of the module: a SavedModel that holds the module keeps
-    the vocabulary file among its assets.
+    The table is part of the module: a SavedModel that holds the module needs
+    no vocabulary file.
 
     Args:
-        vocabulary_file: Path of a file by `write_vocabulary`.
+        words: List of distinct strings. The first gets id 2.
         length: Integer. Ids for each text, padded or cut.
 
     Example:
 
-    >>> write_vocabulary("vocabulary.txt", ["good", "film"])
-    >>> text_to_ids = TextToIds("vocabulary.txt", length=4)
+    >>> text_to_ids = TextToIds(["good", "film"], length=4)
     >>> text_to_ids(tf.constant(["A good film", ""])).numpy()
     array([[1, 2, 3, 0],
            [1, 0, 0, 0]], dtype=int32)
     """
 
-    def __init__(self, vocabulary_file, length):
+    def __init__(self, words, length):
         super().__init__(name="text_to_ids")
         self.length = length
+        self.vocabulary_size = len(words) + 2
+        ids = tf.range(2, self.vocabulary_size)
+        # A table read from a file would keep the path of this machine.
         self._table = tf.lookup.StaticHashTable(
-            tf.lookup.TextFileInitializer(
-                str(vocabulary_file),
-                tf.string,
-                tf.lookup.TextFileIndex.WHOLE_LINE,
-                tf.int64,
-                tf.lookup.TextFileIndex.LINE_NUMBER,
-            ),
-            UNKNOWN,
+            tf.lookup.KeyValueTensorInitializer(words, ids), UNKNOWN
         )
-        self.vocabulary_size = int(self._table.size())
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def __call__(self, texts):
         words = split_words(texts)[:, : self.length]
-        ids = tf.cast(self._table.lookup(words), tf.int32)
+        ids = self._table.lookup(words)
         ids = ids.to_tensor(PADDING, shape=(None, self.length))
         # A mean over no words at all would not be a number.
         one_unknown = UNKNOWN * tf.one_hot(0, self.length, dtype=tf.int32)

@@ -5,9 +5,8 @@ from text_pipeline import TextToIds, frequent_words, write_vocabulary
 
 
 @pytest.fixture
-def text_to_ids(tmp_path):
-    write_vocabulary(tmp_path / "words.txt", ["good", "film", "café", "."])
-    return TextToIds(tmp_path / "words.txt", length=4)
+def text_to_ids():
+    return TextToIds(["good", "film", "café", "."], length=4)
 
 
 @pytest.mark.parametrize(
@@ -41,8 +40,16 @@ def test_ranks_words_by_frequency_then_by_spelling():
     assert frequent_words(texts, most=2) == ["a", "b"]
 
 
-def test_a_saved_module_needs_no_vocabulary_file(text_to_ids, tmp_path):
-    tf.saved_model.save(text_to_ids, str(tmp_path / "saved"))
-    (tmp_path / "words.txt").unlink()
-    loaded = tf.saved_model.load(str(tmp_path / "saved"))
+def test_a_saved_module_keeps_its_words(text_to_ids, tmp_path):
+    tf.saved_model.save(text_to_ids, str(tmp_path))
+    loaded = tf.saved_model.load(str(tmp_path))
     assert loaded(tf.constant(["good film"])).numpy().tolist() == [[2, 3, 0, 0]]
+
+
+def test_a_vocabulary_file_has_a_word_at_the_line_of_its_id(
+    text_to_ids, tmp_path
+):
+    write_vocabulary(tmp_path / "words.txt", ["good", "film", "café", "."])
+    lines = (tmp_path / "words.txt").read_text(encoding="utf-8").split("\n")
+    ids = text_to_ids(tf.constant(["café good"])).numpy()[0]
+    assert [lines[i] for i in ids[:2]] == ["café", "good"]
