@@ -1,6 +1,0 @@
-"""Lets the tests import the modules that lie beside the example scripts."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
