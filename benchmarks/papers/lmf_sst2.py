@@ -121,11 +121,14 @@ def plan(vectors):
             )
         )
 
-    def compressed(removed):
-        rank = low_rank_from_fraction(vocabulary, WIDTH, 1 - removed / 100)
+    def rank_of(removed):
+        return low_rank_from_fraction(vocabulary, WIDTH, 1 - removed / 100)
 
+    def compressed(removed):
         def build(model):
-            layer = LowRankEmbedding.from_layer(model.layers[1], rank=rank)
+            layer = LowRankEmbedding.from_layer(
+                model.layers[1], rank=rank_of(removed)
+            )
             return with_embedding(model, layer)
 
         return build
@@ -139,18 +142,22 @@ def plan(vectors):
             )
         )
 
-    def trained_on(model):
-        layer = DenseGradientEmbedding(*vectors.shape, mask_zero=True)
-        layer.build()
-        layer.set_weights(model.layers[1].get_weights())
+    def with_factors_of_the_paper(model):
+        layer = LowRankEmbedding.from_layer(model.layers[1], rank=rank_of(90))
+        left, right = layer.get_weights()
+        values = np.linalg.norm(left, axis=0)  # the singular values
+        layer.set_weights([left / values, right * values[:, None]])
         return with_embedding(model, layer)
 
     rows = {f"dense, {name}": (name, dense) for name in SCHEDULES}
-    rows["dense, CALR, trained on"] = ("CALR", trained_on)
     for removed in REMOVED:
         rows[f"{removed} % removed, CALR"] = ("CALR", compressed(removed))
     for name in ("cyclic", "constant"):
         rows[f"90 % removed, {name}"] = (name, compressed(90))
+    rows["90 % removed, CALR, factors of the paper"] = (
+        "CALR",
+        with_factors_of_the_paper,
+    )
     for removed in REMOVED:
         rows[f"offline {removed} %, CALR"] = ("CALR", offline(removed))
     return rows

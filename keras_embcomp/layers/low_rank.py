@@ -107,8 +107,8 @@ class LowRankEmbedding(CompressedEmbedding):
     def from_dense(cls, table, rank, frequencies=None, **kwargs):
         """Returns a built layer with the best table of its rank.
 
-        The factors are those of the truncated SVD: left singular vectors, and
-        singular values times right singular vectors.
+        The factors are those of the truncated SVD: left singular vectors times
+        singular values, and right singular vectors.
 
         Args:
             table: Array of shape `(vocabulary, width)`.

@@ -17,13 +17,18 @@ def truncated_svd(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Factors a table by its truncated singular value decomposition.
 
-    With `A = table` and `Q = diag(sqrt(frequencies))`, `Q A ~ U S V^T` is the
-    truncated SVD; the factors are `Q^-1 U` and `S V^T`, as in Acharya et al.
-    2019 (Eq. 3 and 4; frequencies: Chen et al. 2018, Eq. 3). Since
-    `Q^-1 U S = A V`, only the small matrix `A^T Q^2 A` is decomposed and a row
-    that was never counted still gets its best coordinates. Time is
-    `O(vocabulary * width^2)`; memory beyond the factors is
-    `O(width^2)`, whatever the vocabulary.
+    With `A = table`, `Q = diag(sqrt(frequencies))` and `Q A ~ U S V^T`, the
+    factors are `Q^-1 U S` and `V^T`: the rank-`rank` product nearest to the
+    table (Acharya et al. 2019, Eq. 3; with frequencies: Chen et al. 2018,
+    Eq. 3). Since `Q^-1 U S = A V`, only the small matrix `A^T Q^2 A` is
+    decomposed, and a row that was never counted still gets its best
+    coordinates. Time is `O(vocabulary * width^2)`; memory beyond the factors
+    is `O(width^2)`, whatever the vocabulary.
+
+    The paper puts `S` into the right factor. The entries of the left one are
+    then about `1 / sqrt(vocabulary)`, and a step of Adam moves a row by a large
+    part of itself; with the scale on the left it moves it as it would move a
+    row of the table.
 
     Args:
         table: Array of shape `(vocabulary, width)`.
@@ -48,14 +53,10 @@ def truncated_svd(
         rows = table[start : start + _BLOCK_ROWS].astype("float64")
         scales = weights[start : start + _BLOCK_ROWS, None]
         gram += rows.T @ (rows * scales)
-    squares, directions = np.linalg.eigh(gram)
+    _, directions = np.linalg.eigh(gram)
     directions = directions[:, ::-1][:, :rank]
-    values = np.sqrt(np.maximum(squares[::-1][:rank], 0.0))
-    # A direction in which the table has no extent must stay trainable.
-    values = np.maximum(values, max(values[0], 1e-30) * 1e-6)
     left = np.empty((vocabulary, rank), "float32")
     for start in range(0, vocabulary, _BLOCK_ROWS):
         rows = table[start : start + _BLOCK_ROWS]
-        left[start : start + _BLOCK_ROWS] = rows @ directions / values
-    right = (values[:, None] * directions.T).astype("float32")
-    return left, right
+        left[start : start + _BLOCK_ROWS] = rows @ directions
+    return left, directions.T.astype("float32")

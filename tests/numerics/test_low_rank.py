@@ -17,8 +17,8 @@ def test_is_numpys_truncated_svd(generator):
     u, s, vt = np.linalg.svd(table, full_matrices=False)
     expected = (u[:, :4] * s[:4]) @ vt[:4]
     np.testing.assert_allclose(left @ right, expected, rtol=1e-4, atol=1e-5)
-    # All the scale is on the right (Eq. 4): the left is orthonormal.
-    np.testing.assert_allclose(left.T @ left, np.eye(4), atol=1e-5)
+    # All the scale is on the left: the right is orthonormal.
+    np.testing.assert_allclose(right @ right.T, np.eye(4), atol=1e-5)
 
 
 def test_weighs_rows_by_their_counts(generator):
