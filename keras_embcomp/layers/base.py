@@ -114,6 +114,15 @@ class CompressedEmbedding(Compressed):
 
     @classmethod
     def from_layer(cls, layer, **kwargs):
+        """Returns a built layer to put in the place of an `Embedding`.
+
+        It keeps the layer's name, dtype policy, `trainable` and `mask_zero`;
+        not its regularizer and constraint, which are those of a table.
+
+        Args:
+            layer: A built `Embedding` or tied `ReversibleEmbedding`.
+            **kwargs: Arguments of `from_dense`.
+        """
         table, arguments = embedding_parts(layer)
         return cls.from_dense(table, **{**arguments, **kwargs})
 
@@ -208,6 +217,15 @@ class CompressedSoftmax(Compressed):
 
     @classmethod
     def from_layer(cls, layer, **kwargs):
+        """Returns a built layer to put in the place of a `Dense`.
+
+        It keeps the layer's name, dtype policy, `trainable`, activation and
+        bias; not its regularizers and constraints.
+
+        Args:
+            layer: A built `Dense`.
+            **kwargs: Arguments of `from_dense`.
+        """
         table, arguments = dense_parts(layer)
         return cls.from_dense(table, **{**arguments, **kwargs})
 
