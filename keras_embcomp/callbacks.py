@@ -28,7 +28,9 @@ class CyclicallyAnnealedLearningRate(keras.callbacks.Callback):
     and goes on in the cycle where the optimizer is. `history` shows, as
     `learning_rate`, the rate of the last iteration of each epoch.
 
-    When training ends, the optimizer gets its own rate back.
+    When training ends, the optimizer gets its own rate back; after a `fit` that
+    was interrupted, call `on_train_end()` for that. A checkpoint written by a
+    callback after this one in the list has the optimizer's own rate too.
 
     Args:
         max_learning_rate: Number. The first upper bound.
@@ -121,23 +123,33 @@ class CyclicallyAnnealedLearningRate(keras.callbacks.Callback):
         axes.legend()
         figure.savefig(path, dpi=150)
 
-    def on_train_begin(self, logs=None):
-        optimizer = _plain_optimizer(self.model.optimizer)
+    def set_model(self, model):
+        super().set_model(model)
+        # Here, for `BackupAndRestore` may load a bound into the variable
+        # before `on_train_begin` is called.
+        optimizer = _plain_optimizer(model.optimizer)
+        _put_back(optimizer)  # in case a `fit` was interrupted
         rate = optimizer._learning_rate
-        if isinstance(rate, _CycleRate):  # left by an interrupted `fit`
-            _put_back(rate, optimizer)
-            rate = optimizer._learning_rate
         if not isinstance(rate, keras.Variable):
             raise ValueError(
                 "The optimizer's `learning_rate` must be a number, not a "
                 "schedule, to be cycled. Received: "
-                f"learning_rate={optimizer._learning_rate}"
+                f"learning_rate={rate}"
             )
+        self._own_rate = float(ops.convert_to_numpy(rate))
+
+    def on_train_begin(self, logs=None):
+        optimizer = _plain_optimizer(self.model.optimizer)
+        _put_back(optimizer)  # in case the list has another such callback
         # The setter of `learning_rate` would drop the variable from the
         # optimizer's state, and a checkpoint must have the same variables
         # with and without the callback.
         optimizer._learning_rate = _CycleRate(
-            rate, self.min_learning_rate, self.step_size
+            optimizer._learning_rate,
+            self._own_rate,
+            self.min_learning_rate,
+            self.step_size,
+            optimizer.gradient_accumulation_steps or 1,
         )
         self.model.make_train_function(force=True)
 
@@ -147,13 +159,13 @@ class CyclicallyAnnealedLearningRate(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         optimizer = _plain_optimizer(self.model.optimizer)
-        iterations = int(ops.convert_to_numpy(optimizer._iterations))
+        optimizer._learning_rate.upper_bound.assign(self._own_rate)
+        iterations = int(ops.convert_to_numpy(optimizer.iterations))
         if logs is not None:
             logs["learning_rate"] = self.learning_rate(epoch, iterations)
 
     def on_train_end(self, logs=None):
-        optimizer = _plain_optimizer(self.model.optimizer)
-        _put_back(optimizer._learning_rate, optimizer)
+        _put_back(_plain_optimizer(self.model.optimizer))
         self.model.train_function = None
 
 
@@ -164,19 +176,23 @@ class _CycleRate(keras.optimizers.schedules.LearningRateSchedule):
     The bound is the variable that held the optimizer's own learning rate.
     """
 
-    def __init__(self, upper_bound, lower_bound, step_size):
+    def __init__(
+        self, upper_bound, own_rate, lower_bound, step_size, steps_per_update
+    ):
         self.upper_bound = upper_bound
-        self.own_rate = float(ops.convert_to_numpy(upper_bound))
+        self.own_rate = own_rate
         self.lower_bound = lower_bound
         self.step_size = step_size
+        self.steps_per_update = steps_per_update
 
     def __call__(self, step):
+        iteration = step // self.steps_per_update + 1
         return triangular_rate(
-            step + 1, self.upper_bound, self.lower_bound, self.step_size
+            iteration, self.upper_bound, self.lower_bound, self.step_size
         )
 
     def get_config(self):
-        return {"learning_rate": float(ops.convert_to_numpy(self.upper_bound))}
+        return {"learning_rate": self.own_rate}
 
     @classmethod
     def from_config(cls, config):
@@ -190,7 +206,9 @@ def _plain_optimizer(optimizer):
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
-def _put_back(cycle, optimizer):
-    """Gives the optimizer the variable and the value that it came with."""
-    cycle.upper_bound.assign(cycle.own_rate)
-    optimizer._learning_rate = cycle.upper_bound
+def _put_back(optimizer):
+    """Gives a cycled optimizer the variable and the rate it came with."""
+    cycle = optimizer._learning_rate
+    if isinstance(cycle, _CycleRate):
+        cycle.upper_bound.assign(cycle.own_rate)
+        optimizer._learning_rate = cycle.upper_bound

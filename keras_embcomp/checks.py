@@ -30,6 +30,11 @@ def at_most(name, value, bound_name, bound):
 def finite_table(name, value):
     """Returns `value` as a two-dimensional float array of finite numbers."""
     table = np.asarray(value)
+    if np.iscomplexobj(table):
+        raise ValueError(
+            f"`{name}` must hold real numbers. "
+            f"Received: {name} of dtype {table.dtype}"
+        )
     if table.ndim != 2 or 0 in table.shape:
         raise ValueError(
             f"`{name}` must be a non-empty array of shape `(vocabulary, "

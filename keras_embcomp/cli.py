@@ -4,6 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
+import keras
+
+from keras_embcomp.deploy.litert import export_litert
+from keras_embcomp.deploy.serving import export_serving
+
 _EPILOG = """examples:
   keras-embcomp export model.keras model.tflite
   keras-embcomp export model.keras served_model --version 3
@@ -15,7 +20,7 @@ def main(arguments=None):
     options = _parser().parse_args(arguments)
     try:
         print(options.run(options))
-    except (ValueError, ImportError, OSError) as error:
+    except (ValueError, ImportError, OSError, RuntimeError) as error:
         print(f"keras-embcomp: {error}", file=sys.stderr)
         return 1
     return 0
@@ -47,19 +52,12 @@ def _parser():
 
 
 def _export(options):
-    # Imported here: `--help` need not wait for TensorFlow.
-    import keras
-
-    import keras_embcomp
-
     model = keras.saving.load_model(options.model, compile=False)
-    if options.output.suffix == ".tflite":
-        written = keras_embcomp.export_litert(model, options.output)
+    if options.output.suffix.lower() == ".tflite":
+        written = export_litert(model, options.output)
         return (
             f"{written.path}: {written.bytes:,} bytes, differs from Keras by "
             f"at most {written.max_difference:.2g}"
         )
-    folder = keras_embcomp.export_serving(
-        model, options.output, version=options.version
-    )
+    folder = export_serving(model, options.output, version=options.version)
     return f"{folder}: same outputs as Keras"

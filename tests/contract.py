@@ -59,7 +59,8 @@ def honours_parts(make, build, names):
             layer = build(make(**{name: "ones"}))
             assert np.all(ops.convert_to_numpy(getattr(layer, weight)) == 1)
         elif name.endswith("_regularizer"):
-            layer = build(make(**{name: keras.regularizers.L2(0.5)}))
+            parts = {name: keras.regularizers.L2(0.5)}
+            layer = build(make(**parts, **{f"{weight}_initializer": "ones"}))
             values = ops.convert_to_numpy(getattr(layer, weight))
             loss = ops.convert_to_numpy(layer.losses[0])
             np.testing.assert_allclose(loss, 0.5 * np.sum(values**2), rtol=1e-4)

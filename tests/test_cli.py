@@ -31,7 +31,7 @@ def test_says_what_is_wrong_in_a_line_and_exits_with_1(saved, tmp_path, capsys):
         (
             saved,
             str(tmp_path / "none" / "model.tflite"),
-            "a folder that exists",
+            "in a folder that exists",
         ),
     ):
         assert main(["export", model, output]) == 1

@@ -196,12 +196,13 @@ def test_ids_out_of_range_do_what_embedding_does(
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_never_builds_the_table(case, compiled):
+def test_never_builds_the_table(case):
     layer = built(case.layer(**case.huge))
-    rows = compiled(layer)(ops.convert_to_tensor([[1, 7]]))
+    # Not compiled: XLA could fuse the table away.
+    rows = layer(ops.convert_to_tensor([[1, 7]]))
     assert rows.shape == (1, 2, case.huge["output_dim"])
     hidden = ops.ones((1, case.huge["output_dim"]))
-    logits = compiled(lambda hidden: layer(hidden, reverse=True))(hidden)
+    logits = layer(hidden, reverse=True)
     assert logits.shape == (1, case.huge["input_dim"])
 
 

@@ -7,6 +7,7 @@ from keras_embcomp.deploy.tracing import traced_module
 from keras_embcomp.deploy.verify import (
     check_exportable,
     largest_difference,
+    output_names,
     predictions,
     sample_inputs,
     written_whole,
@@ -44,6 +45,12 @@ def export_litert(model, path) -> LiteRTExport:
         RuntimeError: if the converted model computes something else.
     """
     check_exportable(model)
+    path = Path(path).expanduser()
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(
+            "`path` must be a file in a folder that exists. "
+            f"Received: path={path}"
+        )
     import tensorflow as tf
     from tensorflow.lite.python.convert_phase import ConverterError
 
@@ -58,8 +65,9 @@ def export_litert(model, path) -> LiteRTExport:
         content = converter.convert()
     except ConverterError as error:
         raise ValueError(
-            "`model` must need builtin LiteRT operations only. The converter "
-            f"says: {error}"
+            "`model` must need builtin LiteRT operations only. (A recurrent "
+            "layer needs a fixed batch: `keras.Input(batch_shape=(1, length))`"
+            f", or `unroll=True`.) The converter says: {error}"
         ) from error
     operations = builtin_operations(content)
     runner = interpreter_class(model_content=content).get_signature_runner(
@@ -68,13 +76,13 @@ def export_litert(model, path) -> LiteRTExport:
     difference = 0.0
     for samples in sample_inputs(model):
         found = runner(**samples)
-        found = [found[name] for name in model.output_names]
+        found = [found[name] for name in output_names(model)]
         difference = max(
             difference, largest_difference(predictions(model, samples), found)
         )
     with written_whole(path) as temporary:
         temporary.write_bytes(content)
-    return LiteRTExport(Path(path), len(content), difference, operations)
+    return LiteRTExport(path, len(content), difference, operations)
 
 
 def builtin_operations(content: bytes) -> tuple[str, ...]:

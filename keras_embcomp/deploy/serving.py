@@ -1,5 +1,6 @@
 """Export to TensorFlow Serving: a versioned SavedModel, each weight once."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from keras_embcomp.deploy.tracing import traced_module
 from keras_embcomp.deploy.verify import (
     check_exportable,
     largest_difference,
+    output_names,
     predictions,
     sample_inputs,
     written_whole,
@@ -45,7 +47,7 @@ def export_serving(model, path, version=1, preprocess=None) -> Path:
     check_exportable(model)
     import tensorflow as tf
 
-    target = Path(path) / str(positive_int("version", version))
+    target = Path(path).expanduser() / str(positive_int("version", version))
     if target.exists():
         raise ValueError(
             "`version` must be new. "
@@ -57,8 +59,7 @@ def export_serving(model, path, version=1, preprocess=None) -> Path:
             f"Received: a model with {len(model.inputs)}"
         )
     module = traced_module(model, preprocess)
-    _make_folder(target.parent)
-    with written_whole(target) as temporary:
+    with _folder(target.parent), written_whole(target) as temporary:
         tf.saved_model.save(
             module,
             str(temporary),
@@ -69,7 +70,7 @@ def export_serving(model, path, version=1, preprocess=None) -> Path:
         for samples, expected in _cases(model, preprocess):
             tensors = {k: tf.constant(v) for k, v in samples.items()}
             found = serve(**tensors)
-            found = [found[name].numpy() for name in model.output_names]
+            found = [found[name].numpy() for name in output_names(model)]
             largest_difference(expected, found)
     return target
 
@@ -84,10 +85,17 @@ def _cases(model, preprocess):
         yield {"text": _TEXTS}, predictions(model, inputs)
 
 
-def _make_folder(path):
+@contextlib.contextmanager
+def _folder(path):
+    """Makes a folder, and removes it again if it is empty at the end."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise ValueError(
             f"`path` must be a writable folder. Received: path={path}"
         ) from error
+    try:
+        yield
+    finally:
+        if not any(path.iterdir()):
+            path.rmdir()

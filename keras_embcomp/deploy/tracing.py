@@ -1,5 +1,7 @@
 """A Keras model as a `tf.Module` with one function, named inside and out."""
 
+from keras_embcomp.deploy.verify import call, output_names
+
 
 def traced_module(model, preprocess=None):
     """Returns a `tf.Module` whose function `serve` is the model.
@@ -18,16 +20,13 @@ def traced_module(model, preprocess=None):
     else:
         specs = [tf.TensorSpec((None,), tf.string, name="text")]
 
+    names = output_names(model)
+
     def serve(*inputs):
         inputs = list(inputs)
         if preprocess is not None:
             inputs = [preprocess(inputs[0])]
-        outputs = model(
-            inputs[0] if len(inputs) == 1 else inputs, training=False
-        )
-        return dict(
-            zip(model.output_names, tf.nest.flatten(outputs), strict=True)
-        )
+        return dict(zip(names, call(model, inputs), strict=True))
 
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]

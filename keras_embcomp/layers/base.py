@@ -117,7 +117,8 @@ class CompressedEmbedding(Compressed):
         """Returns a built layer to put in the place of an `Embedding`.
 
         It keeps the layer's name, dtype policy, `trainable` and `mask_zero`;
-        not its regularizer and constraint, which are those of a table.
+        not its regularizer and constraint, which are those of a table, nor a
+        `reverse_dtype`.
 
         Args:
             layer: A built `Embedding` or tied `ReversibleEmbedding`.
@@ -209,6 +210,11 @@ class CompressedSoftmax(Compressed):
 
     @property
     def dense_shape(self):
+        if not self.built:
+            raise ValueError(
+                "The layer must be built before its width is known. "
+                f"Received: layer '{self.name}', not built"
+            )
         return (self.units, self.input_spec.axes[-1])
 
     @property
@@ -219,8 +225,8 @@ class CompressedSoftmax(Compressed):
     def from_layer(cls, layer, **kwargs):
         """Returns a built layer to put in the place of a `Dense`.
 
-        It keeps the layer's name, dtype policy, `trainable`, activation and
-        bias; not its regularizers and constraints.
+        It keeps the layer's name, dtype policy, `trainable`, activation, and
+        bias with its regularizer and constraint; not those of the kernel.
 
         Args:
             layer: A built `Dense`.
@@ -231,6 +237,11 @@ class CompressedSoftmax(Compressed):
 
     def build(self, input_shape):
         width = input_shape[-1]
+        if width is None:
+            raise ValueError(
+                "The last dimension of the inputs must be defined. "
+                f"Received: input_shape={input_shape}"
+            )
         self.build_table(width)
         self.bias = None
         if self.use_bias:
@@ -250,7 +261,7 @@ class CompressedSoftmax(Compressed):
         self.bias.assign(bias)
 
     def call(self, inputs):
-        outputs = self.logits(inputs)
+        outputs = self.logits(ops.cast(inputs, self.compute_dtype))
         if self.use_bias:
             outputs = ops.add(outputs, ops.cast(self.bias, outputs.dtype))
         return self.activation(outputs)

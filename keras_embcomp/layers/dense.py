@@ -40,6 +40,8 @@ def dense_parts(layer):
     arguments = {
         "bias": ops.convert_to_numpy(layer.bias) if layer.use_bias else None,
         "use_bias": layer.use_bias,
+        "bias_regularizer": layer.bias_regularizer,
+        "bias_constraint": layer.bias_constraint,
         "activation": layer.activation,
     }
     table = ops.convert_to_numpy(layer.kernel).T

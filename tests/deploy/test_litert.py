@@ -41,6 +41,34 @@ def test_the_file_is_as_small_as_the_layer(tmp_path):
     assert 4 * 20_000 < small < 4 * 20_000 + 20_000
 
 
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_a_sequential_model_is_exported(tmp_path, dtype):
+    model = keras.Sequential(
+        [
+            keras.Input((3,), dtype=dtype),
+            LowRankEmbedding(50, 8, 2, mask_zero=True),
+            keras.layers.GlobalAveragePooling1D(),
+        ]
+    )
+    assert export_litert(model, tmp_path / "m.tflite").max_difference < 1e-6
+
+
+def test_inputs_and_outputs_may_be_dicts_and_share_a_layer(tmp_path):
+    right = keras.Input((3,), name="right")
+    left = keras.Input((3,), name="left")
+    shared = keras.layers.Dense(2, name="shared")
+    outputs = {"b": shared(right), "a": shared(left)}
+    model = keras.Model({"right": right, "left": left}, outputs)
+    assert verify.output_names(model) == ["shared", "shared_1"]
+    assert export_litert(model, tmp_path / "m.tflite").max_difference < 1e-6
+
+
+def test_a_flat_distribution_is_not_taken_for_another():
+    flat = np.random.default_rng(0).dirichlet(np.ones(30_000), 1)
+    with pytest.raises(RuntimeError, match="differs from the Keras model"):
+        verify.largest_difference([flat], [flat[:, ::-1]])
+
+
 def test_an_operation_that_is_not_builtin_is_refused(tmp_path):
     ids = keras.Input((4,), dtype="int32")
     spectrum = keras.layers.Lambda(
@@ -66,11 +94,14 @@ def test_a_converter_that_changes_the_numbers_is_found_out(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("parent", ["missing", "file"])
+@pytest.mark.parametrize("parent", ["missing", "file", "."])
 def test_a_folder_that_cannot_hold_the_file_is_refused(tmp_path, parent):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(ValueError, match="`path` must be in a folder that"):
-        export_litert(classifier(rank=3), tmp_path / parent / "model.tflite")
+    with pytest.raises(
+        ValueError, match="`path` must be a file in a folder that"
+    ):
+        name = "" if parent == "." else "model.tflite"
+        export_litert(classifier(rank=3), tmp_path / parent / name)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
