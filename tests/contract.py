@@ -51,6 +51,21 @@ def compiles_alike(model, inputs, targets):
         np.testing.assert_allclose(jitted, plain, rtol=1e-5, atol=1e-6)
 
 
+def traces_once(compiled, layer, first, second):
+    """Other values in the same shape run the program that was compiled."""
+    traces = []
+
+    def call(inputs):
+        traces.append(inputs.shape)
+        return layer(inputs)
+
+    function = compiled(call)
+    one = ops.convert_to_numpy(function(ops.convert_to_tensor(first)))
+    other = ops.convert_to_numpy(function(ops.convert_to_tensor(second)))
+    assert len(traces) == 1
+    assert not np.array_equal(one, other)
+
+
 def honours_parts(make, build, names):
     """Each initializer, regularizer and constraint argument does its work."""
     for name in names:

@@ -134,16 +134,9 @@ def test_takes_ids_of_any_integer_type_and_rank(case, dtype, shape, generator):
 
 
 def test_a_second_call_does_not_trace_again(case, compiled, generator):
-    layer, traces = built(make(case)), []
-
-    def look_up(ids):
-        traces.append(ids.shape)
-        return layer(ids)
-
-    function = compiled(look_up)
-    function(ops.convert_to_tensor(some_ids(generator)))
-    function(ops.convert_to_tensor(some_ids(generator)))
-    assert len(traces) == 1
+    contract.traces_once(
+        compiled, built(make(case)), some_ids(generator), some_ids(generator)
+    )
 
 
 def test_trains_alike_with_and_without_xla(case, generator):

@@ -104,16 +104,8 @@ def test_computes_in_half_precision(case, policy, generator):
 
 
 def test_a_second_call_does_not_trace_again(case, compiled, generator):
-    layer, traces = built(make(case)), []
-
-    def call(hidden):
-        traces.append(hidden.shape)
-        return layer(hidden)
-
-    function = compiled(call)
-    function(ops.convert_to_tensor(some_hidden(generator)))
-    function(ops.convert_to_tensor(some_hidden(generator)))
-    assert len(traces) == 1
+    first, second = some_hidden(generator), some_hidden(generator)
+    contract.traces_once(compiled, built(make(case)), first, second)
 
 
 def test_trains_alike_with_and_without_xla(case, generator):
