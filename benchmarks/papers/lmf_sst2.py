@@ -160,7 +160,6 @@ def plan(vectors):
         rows[f"dense, {name}"] = (name, dense)
     for removed in (75, 50):
         rows[f"{removed} % removed, CALR"] = ("CALR", compressed(removed))
-        rows[f"offline {removed} %, CALR"] = ("CALR", offline(removed))
     rows["90 % removed, CALR, factors of the paper"] = (
         "CALR",
         with_factors_of_the_paper,
@@ -220,7 +219,7 @@ def read(results):
 
 
 def _natural_order(name):
-    groups = ("dense", "50", "75", "90", "offline 50", "offline 75", "offline")
+    groups = ("dense", "50", "75", "90", "offline")
     return [name.startswith(group) for group in groups].index(True), name
 
 
