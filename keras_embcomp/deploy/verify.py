@@ -75,11 +75,11 @@ def call(model, inputs):
 
 def output_names(model):
     """Returns a name for each output: its layer's, numbered if it has two."""
+    layers = [output._keras_history.operation.name for output in model.outputs]
     names = []
-    for output in model.outputs:
-        name = output._keras_history.operation.name
-        count = sum(other.rsplit("_", 1)[0] == name for other in names)
-        names.append(f"{name}_{count}" if name in names else name)
+    for index, name in enumerate(layers):
+        count = layers[:index].count(name)
+        names.append(f"{name}_{count}" if count else name)
     return names
 
 
