@@ -1,10 +1,10 @@
-"""Predicts the next word with a low-rank input and a low-rank output.
+"""Predicts the next word, with compressed inputs and outputs.
 
-A feed-forward language model (Bengio et al., 2003) is trained twice on BBC
-News, with dense tables and with low-rank ones, from scratch. The table printed
-at the end has the perplexity of each on articles that it has not seen.
+A feed-forward language model (Bengio et al., 2003) is trained on BBC News from
+scratch, with dense tables and with those of each method. The table printed at
+the end has the perplexity of each on articles that it has not seen.
 
-    python examples/next_word.py --output next_word.keras
+    python examples/next_word.py --output next_word
 """
 
 import argparse
@@ -18,10 +18,37 @@ import numpy as np
 from text_datasets import load
 from text_pipeline import frequent_words, split_words
 
-from keras_embcomp import LowRankEmbedding, LowRankSoftmax
+from keras_embcomp import (
+    HashedEmbedding,
+    HashedSoftmax,
+    LowRankEmbedding,
+    LowRankSoftmax,
+    TTEmbedding,
+    TTSoftmax,
+)
 
 CONTEXT, WIDTH, HIDDEN = 5, 64, 128
 UNKNOWN = 0
+
+# From the vocabulary to the input and the output layer.
+METHODS = {
+    "dense": lambda size: (
+        keras.layers.Embedding(size, WIDTH),
+        keras.layers.Dense(size, activation="softmax"),
+    ),
+    "low_rank": lambda size: (
+        LowRankEmbedding(size, WIDTH, rank=16),
+        LowRankSoftmax(size, rank=16),
+    ),
+    "tensor_train": lambda size: (
+        TTEmbedding(size, WIDTH, tt_ranks=32),
+        TTSoftmax(size, tt_ranks=32),
+    ),
+    "hashed": lambda size: (
+        HashedEmbedding(size, WIDTH, num_subvectors=size, num_parts=8),
+        HashedSoftmax(size, num_subvectors=size, num_parts=8),
+    ),
+}
 
 
 def windows(texts, words):
@@ -52,41 +79,39 @@ def language_model(embedding, softmax):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output", type=Path, help="file for the small model")
+    parser.add_argument("--output", type=Path, help="folder for the models")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(METHODS)
+    )
     parser.add_argument("--words", type=int, default=10_000)
-    parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--quick", action="store_true", help="a tenth of the words"
+    )
     options = parser.parse_args()
-    keras.utils.set_random_seed(options.seed)
+    if options.quick:
+        options.words //= 10
     splits = load("bbc_news")
     words = frequent_words(splits.train.texts, options.words - 1)
     train = windows(splits.train.texts, words)
     test = windows(splits.test.texts, words)
-    size = len(words) + 1
-    models = {
-        "dense": language_model(
-            keras.layers.Embedding(size, WIDTH),
-            keras.layers.Dense(size, activation="softmax", name="next_word"),
-        ),
-        "low rank": language_model(
-            LowRankEmbedding(size, WIDTH, options.rank),
-            LowRankSoftmax(size, options.rank, name="next_word"),
-        ),
-    }
-    lines = ["| model | parameters | perplexity |", "|---|---|---|"]
-    for name, model in models.items():
+    lines = ["| tables | parameters | perplexity |", "|---|---|---|"]
+    for method in options.methods:
+        keras.utils.set_random_seed(options.seed)
+        model = language_model(*METHODS[method](len(words) + 1))
         model.compile(
             keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy"
         )
-        model.fit(*train, batch_size=512, epochs=options.epochs)
+        model.fit(*train, batch_size=512, epochs=options.epochs, verbose=2)
         perplexity = np.exp(model.evaluate(*test, batch_size=512, verbose=0))
         lines.append(
-            f"| {name} | {model.count_params():,} | {perplexity:.1f} |"
+            f"| {method} | {model.count_params():,} | {perplexity:.1f} |"
         )
+        if options.output:
+            options.output.mkdir(parents=True, exist_ok=True)
+            model.save(options.output / f"{method}.keras")
     print("\n".join(lines))
-    if options.output:
-        models["low rank"].save(options.output)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,20 @@
 from keras_embcomp.callbacks import CyclicallyAnnealedLearningRate
 from keras_embcomp.deploy.litert import export_litert
 from keras_embcomp.deploy.serving import export_serving
+from keras_embcomp.layers.hashed import HashedEmbedding, HashedSoftmax
 from keras_embcomp.layers.low_rank import LowRankEmbedding, LowRankSoftmax
+from keras_embcomp.layers.tensor_train import TTEmbedding, TTSoftmax
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CyclicallyAnnealedLearningRate",
+    "HashedEmbedding",
+    "HashedSoftmax",
     "LowRankEmbedding",
     "LowRankSoftmax",
+    "TTEmbedding",
+    "TTSoftmax",
     "export_litert",
     "export_serving",
 ]

@@ -18,6 +18,17 @@ def positive_int(name, value):
     return int(value)
 
 
+def positive_number(name, value):
+    """Returns `value` as a `float`, or raises if it is not one above 0."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not 0 < value < float("inf"):
+        raise ValueError(
+            f"`{name}` must be a finite number above 0. "
+            f"Received: {name}={value}"
+        )
+    return float(value)
+
+
 def at_most(name, value, bound_name, bound):
     """Raises if `value` exceeds `bound`."""
     if value > bound:

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import oracles
 
 import keras_embcomp
 
 VOCABULARY, WIDTH = 307, 12  # ids above 256; a prime, to be padded by none
+
+_TT_TABLE = partial(oracles.tensor_train_table, VOCABULARY)
+_TWO_CORES = ((18, 19), (3, 4))  # 35 rows of padding, more than a slab
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,85 @@ EMBEDDINGS = (
             ),
         ),
     ),
+    Case(
+        layer=keras_embcomp.TTEmbedding,
+        structure={"tt_ranks": 3},
+        full={"tt_shape": _TWO_CORES, "tt_ranks": 54},
+        growing=tuple({"num_cores": 4, "tt_ranks": r} for r in (2, 6, 18)),
+        huge={"input_dim": 2_000_000, "output_dim": 8_192, "tt_ranks": 2},
+        table=_TT_TABLE,
+        wrong=(
+            (
+                {"tt_shape": ((17, 18), (3, 4))},
+                "The row modes of `tt_shape` must multiply to at least "
+                "`input_dim`; `tt_shape=None` picks modes that fit. Received: "
+                "tt_shape=((17, 18), (3, 4)), so 306 rows, input_dim=307",
+            ),
+            (
+                {"tt_shape": ((17, 19), (3, 3))},
+                "The column modes of `tt_shape` must multiply to the width of "
+                "the table; `tt_shape=None` picks modes that fit. Received: "
+                "tt_shape=((17, 19), (3, 3)), so 9 columns, width=12",
+            ),
+            (
+                {"tt_shape": (307, 12)},
+                "`tt_shape` must be a pair of tuples of positive integers, row "
+                "modes and column modes, one of each for 2 to 6 cores. "
+                "Received: tt_shape=(307, 12)",
+            ),
+            (
+                {"num_cores": 7},
+                "`num_cores` must be from 2 to 6. Received: num_cores=7",
+            ),
+            (
+                {"tt_ranks": [2, 2, 2]},
+                "`tt_ranks` must be an integer, or a list with one rank for "
+                "each of the 2 places between the 3 cores. "
+                "Received: tt_ranks=(2, 2, 2)",
+            ),
+            (
+                {"tt_ranks": 0},
+                "`tt_ranks` must be a positive integer. Received: tt_ranks=0",
+            ),
+        ),
+    ),
+    Case(
+        layer=keras_embcomp.HashedEmbedding,
+        structure={"num_subvectors": 100, "num_parts": 3},
+        full={"num_subvectors": 3 * VOCABULARY, "num_parts": 3},
+        growing=tuple(
+            {"num_subvectors": size, "num_parts": 3} for size in (20, 100, 400)
+        ),
+        huge={
+            "input_dim": 2_000_000,
+            "output_dim": 8_192,
+            "num_subvectors": 1_000,
+            "num_parts": 2,
+        },
+        table=partial(oracles.hashed_table, VOCABULARY, 3, True),
+        wrong=(
+            (
+                {"num_parts": 5},
+                "`num_parts` must divide `output_dim`; the nearest that do are "
+                "4 and 6. Received: num_parts=5, output_dim=12",
+            ),
+            (
+                {"num_subvectors": 922},
+                "`num_subvectors` must not exceed `input_dim * num_parts`. "
+                "Received: num_subvectors=922, input_dim * num_parts=921",
+            ),
+            (
+                {"num_parts": 2**24},
+                "`input_dim * num_parts` must be below 2**31. "
+                "Received: input_dim=307, num_parts=16777216",
+            ),
+            (
+                {"num_subvectors": 2, "shared_pool": False},
+                "`num_parts` must not exceed `num_subvectors`. "
+                "Received: num_parts=3, num_subvectors=2",
+            ),
+        ),
+    ),
 )
 
 SOFTMAXES = (
@@ -71,6 +154,37 @@ SOFTMAXES = (
             (
                 {"rank": 2.5},
                 "`rank` must be a positive integer. Received: rank=2.5",
+            ),
+        ),
+    ),
+    Case(
+        layer=keras_embcomp.TTSoftmax,
+        structure={"tt_ranks": 3},
+        full={"tt_shape": _TWO_CORES, "tt_ranks": 54},
+        growing=tuple({"num_cores": 4, "tt_ranks": r} for r in (2, 6, 18)),
+        huge={"units": 2_000_000, "tt_ranks": 2},
+        table=_TT_TABLE,
+        wrong=(
+            (
+                {"tt_ranks": 2.5},
+                "`tt_ranks` must be a positive integer. Received: tt_ranks=2.5",
+            ),
+        ),
+    ),
+    Case(
+        layer=keras_embcomp.HashedSoftmax,
+        structure={"num_subvectors": 100, "num_parts": 3},
+        full={"num_subvectors": 3 * VOCABULARY, "num_parts": 3},
+        growing=tuple(
+            {"num_subvectors": size, "num_parts": 3} for size in (20, 100, 400)
+        ),
+        huge={"units": 2_000_000, "num_subvectors": 1_000, "num_parts": 2},
+        table=partial(oracles.hashed_table, VOCABULARY, 3, False),
+        wrong=(
+            (
+                {"num_subvectors": 0},
+                "`num_subvectors` must be a positive integer. "
+                "Received: num_subvectors=0",
             ),
         ),
     ),

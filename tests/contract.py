@@ -66,24 +66,32 @@ def traces_once(compiled, layer, first, second):
     assert not np.array_equal(one, other)
 
 
+def weights_of(layer, name):
+    """Returns the weights that share an initializer: one, or all the cores."""
+    weights = getattr(layer, name)
+    return list(weights) if isinstance(weights, list | tuple) else [weights]
+
+
 def honours_parts(make, build, names):
     """Each initializer, regularizer and constraint argument does its work."""
     for name in names:
         weight = name.rsplit("_", 1)[0]
         if name.endswith("_initializer"):
             layer = build(make(**{name: "ones"}))
-            assert np.all(ops.convert_to_numpy(getattr(layer, weight)) == 1)
+            for variable in weights_of(layer, weight):
+                assert np.all(ops.convert_to_numpy(variable) == 1)
         elif name.endswith("_regularizer"):
             parts = {name: keras.regularizers.L2(0.5)}
             layer = build(make(**parts, **{f"{weight}_initializer": "ones"}))
-            values = ops.convert_to_numpy(getattr(layer, weight))
-            loss = ops.convert_to_numpy(layer.losses[0])
-            np.testing.assert_allclose(loss, 0.5 * np.sum(values**2), rtol=1e-4)
+            size = sum(np.prod(w.shape) for w in weights_of(layer, weight))
+            loss = sum(float(loss) for loss in layer.losses)
+            np.testing.assert_allclose(loss, 0.5 * size, rtol=1e-4)
         else:
             layer = build(make(**{name: "non_neg"}))
-            variable = getattr(layer, weight)
-            constrained = variable.constraint(ops.full(variable.shape, -1.0))
-            assert np.all(ops.convert_to_numpy(constrained) == 0)
+            for variable in weights_of(layer, weight):
+                negative = ops.full(variable.shape, -1.0)
+                constrained = variable.constraint(negative)
+                assert np.all(ops.convert_to_numpy(constrained) == 0)
 
 
 def part_names(layer):

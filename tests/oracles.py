@@ -11,6 +11,64 @@ def low_rank_table(embeddings, projection):
     return table
 
 
+def tensor_train_table(vocabulary, *cores):
+    """Multiplies matrices entry by entry: Khrulkov et al. 2019, Eq. 1."""
+    row_modes = [core.shape[0] for core in cores]
+    column_modes = [core.shape[2] for core in cores]
+    table = np.zeros((np.prod(row_modes), np.prod(column_modes)))
+    for row, i in enumerate(np.ndindex(*row_modes)):
+        for column, j in enumerate(np.ndindex(*column_modes)):
+            product = np.ones((1, 1))
+            for k, core in enumerate(cores):
+                product = product @ core[i[k], :, j[k], :]
+            table[row, column] = product.item()
+    return table[:vocabulary]
+
+
+def shuffled_place(number, size, columns, rows, constants):
+    """Rotates the rows and columns of a ragged grid, in Python integers."""
+    row, column = divmod(number, columns)
+    short = size - (rows - 1) * columns
+    for turn, (first, second, third) in enumerate(constants):
+        line, most = (row, columns) if turn % 2 == 0 else (column, rows)
+        wrapped = (line * first + second + 2**31) % 2**32 - 2**31
+        mixed = wrapped % (2**31 - 1)
+        wrapped = mixed * third + mixed // 2**15
+        wrapped = (wrapped + 2**31) % 2**32 - 2**31
+        distance = wrapped % (2**31 - 1) // 2**11 % most
+        if turn % 2 == 0:
+            length = columns if row < rows - 1 else short
+            column = (column + distance) % length
+        else:
+            length = rows if column < short else rows - 1
+            row = (row + distance) % length
+    return row * columns + column
+
+
+def hashed_table(vocabulary, num_parts, shared, subvectors, seed=0):
+    """Concatenates the pieces of every word, one by one."""
+    generator = np.random.default_rng(seed)
+    constants = 2 * generator.integers(2**28, 2**30, (4, 3, num_parts)) + 1
+    columns = int(np.ceil(np.sqrt(vocabulary)))
+    rows = -(-vocabulary // columns)
+    pool = len(subvectors) // num_parts
+    extra = len(subvectors) % num_parts
+    table = []
+    for word in range(vocabulary):
+        pieces = []
+        for part in range(num_parts):
+            numbers = constants[:, :, part].tolist()
+            place = shuffled_place(word, vocabulary, columns, rows, numbers)
+            if shared:
+                code = (place + part * vocabulary) % len(subvectors)
+            else:
+                start = part * pool + min(part, extra)
+                code = start + place % (pool + (part < extra))
+            pieces.append(subvectors[code])
+        table.append(np.concatenate(pieces))
+    return np.stack(table)
+
+
 def cyclically_annealed_rates(upper, lower, decay, freq, step_size, epochs, n):
     """The paper's loop, to the letter: the rate of every iteration."""
     rates, bound, it = [], upper, 0

@@ -20,10 +20,10 @@ import keras
 import numpy as np
 import sst2
 import tensorflow as tf
+from dense import DenseGradientEmbedding
 
 from keras_embcomp import CyclicallyAnnealedLearningRate, LowRankEmbedding
 from keras_embcomp.numerics.budget import low_rank_from_fraction
-from keras_embcomp.numerics.lookup import take_rows
 
 WIDTH, LSTM_UNITS, DROPOUT = 300, 150, 0.5
 BATCH_SIZE, EPOCHS, CHECKS_PER_EPOCH = 100, 3, 3
@@ -40,17 +40,6 @@ SCHEDULES = {
     ),
     "constant": lambda: None,
 }
-
-
-class DenseGradientEmbedding(keras.layers.Embedding):
-    """The dense baseline, with the gradients that our layers have.
-
-    Keras' own embedding hands Adam repeated slices on TensorFlow, which it
-    squares one by one.
-    """
-
-    def call(self, inputs):
-        return take_rows(self.embeddings, inputs)
 
 
 class BestOnDev(keras.callbacks.Callback):

@@ -1,6 +1,7 @@
 """A Keras model as a `tf.Module` with one function, named inside and out."""
 
 from keras_embcomp.deploy.verify import call, output_names
+from keras_embcomp.numerics.backends import for_export
 
 
 def traced_module(model, preprocess=None):
@@ -26,7 +27,8 @@ def traced_module(model, preprocess=None):
         inputs = list(inputs)
         if preprocess is not None:
             inputs = [preprocess(inputs[0])]
-        return dict(zip(names, call(model, inputs), strict=True))
+        with for_export():
+            return dict(zip(names, call(model, inputs), strict=True))
 
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]

@@ -1,6 +1,9 @@
 """Row lookup with gradients that every optimizer treats alike."""
 
+import keras
 from keras import ops
+
+from keras_embcomp.numerics.backends import compiled_by_tensorflow, exporting
 
 
 def take_rows(table, ids):
@@ -13,4 +16,32 @@ def take_rows(table, ids):
     optimizers of Keras square the pieces before they sum them. The reshape
     makes the gradient dense, hence equal to the other backends'.
     """
-    return ops.take(ops.reshape(table, table.shape), ids, axis=0)
+    return gather_rows(ops.reshape(table, table.shape), ids)
+
+
+def gather_rows(table, ids):
+    """Returns `table[ids]` for a table that was computed."""
+    if exporting():
+        import tensorflow as tf
+
+        return tf.gather(table, ids)
+    return ops.take(table, ids, axis=0)
+
+
+def inside_and_outside(ids, vocabulary):
+    """Returns ids in range, and -1, 0 or 1 for below, in and above it.
+
+    For lookups that compute with ids before they gather: what is gathered for
+    an id outside must be out of range as well, in the same direction and by
+    the size of the gathered table or more, so that the backend does with it
+    what it does in a dense table.
+    """
+    if not exporting():
+        ids = ops.where(ops.less(ids, 0), ids + vocabulary, ids)
+    elif keras.backend.standardize_dtype(ids.dtype) == "int64":
+        # LiteRT divides int32 only.
+        ids = ops.cast(ops.clip(ids, -1, vocabulary), "int32")
+    inside = ops.clip(ids, 0, vocabulary - 1)
+    if compiled_by_tensorflow():  # where a gather clips
+        return inside, ops.zeros_like(inside)
+    return inside, ops.clip(ops.floor_divide(ids, vocabulary), -1, 1)

@@ -1,0 +1,42 @@
+"""What the backend in use is about to do with a call."""
+
+import contextlib
+import contextvars
+
+import keras
+
+_exporting = contextvars.ContextVar("exporting", default=False)
+
+
+@contextlib.contextmanager
+def for_export():
+    """Within it, calls are traced into a file that is to be small.
+
+    Lookups are plain gathers, which refuse negative ids, and nothing is
+    computed beforehand that a converter would store as a constant.
+    """
+    token = _exporting.set(True)
+    try:
+        yield
+    finally:
+        _exporting.reset(token)
+
+
+def exporting() -> bool:
+    """Returns whether a call is being traced into a file."""
+    return _exporting.get()
+
+
+def compiled_by_tensorflow() -> bool:
+    """Returns whether TensorFlow traces a call for XLA."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util
+
+    return (
+        not tf.executing_eagerly()
+        and control_flow_util.GraphOrParentsInXlaContext(
+            tf.compat.v1.get_default_graph()
+        )
+    )

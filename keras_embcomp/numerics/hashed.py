@@ -1,0 +1,179 @@
+"""Words made of shared sub-vectors: which ones, and what follows (Slim).
+
+Li et al. 2018: every word is `num_parts` pieces, each a sub-vector of a pool.
+The assignment is random, balanced (usage counts differ by at most one) and
+fixed. Here it is computed from `(id, part, seed)`, so that it is no weight.
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+from keras import ops
+
+from keras_embcomp.checks import at_most
+from keras_embcomp.numerics.backends import exporting
+from keras_embcomp.numerics.lookup import gather_rows, take_rows
+from keras_embcomp.numerics.shuffles import shuffle_constants, shuffled
+
+
+class Assignment(NamedTuple):
+    """Part `k` of a word is sub-vector `offsets[k] + (place + starts[k]) %
+    sizes[k]`, where `place` is that of the word in the part's own shuffle."""
+
+    vocabulary: int
+    num_parts: int
+    seed: int
+    starts: tuple[int, ...]
+    sizes: tuple[int, ...]
+    offsets: tuple[int, ...]
+
+
+def check_pool(name, vocabulary, num_subvectors, num_parts):
+    """Raises unless every sub-vector can have a user, and places are int32."""
+    pieces = vocabulary * num_parts
+    if pieces >= 2**31:
+        raise ValueError(
+            f"`{name} * num_parts` must be below 2**31. "
+            f"Received: {name}={vocabulary}, num_parts={num_parts}"
+        )
+    at_most("num_subvectors", num_subvectors, f"{name} * num_parts", pieces)
+
+
+def check_parts(name, width, num_parts):
+    """Raises unless parts divide the width; says which numbers do."""
+    if width % num_parts == 0:
+        return
+    divisors = [n for n in range(1, width + 1) if width % n == 0]
+    nearest = [n for n in divisors if n < num_parts][-1:]
+    nearest += [n for n in divisors if n > num_parts][:1]
+    raise ValueError(
+        f"`num_parts` must divide `{name}`; the nearest that do are "
+        f"{' and '.join(map(str, nearest))}. "
+        f"Received: num_parts={num_parts}, {name}={width}"
+    )
+
+
+def assign(vocabulary, num_subvectors, num_parts, seed, shared) -> Assignment:
+    """Returns a balanced assignment: one pool for all parts, or one for each.
+
+    With one pool, the places of all parts follow each other, so that counts
+    over all of them differ by at most one.
+    """
+    if shared:
+        starts = tuple(k * vocabulary for k in range(num_parts))
+        sizes, offsets = (num_subvectors,) * num_parts, (0,) * num_parts
+    else:
+        least, more = divmod(num_subvectors, num_parts)
+        sizes = tuple(least + (k < more) for k in range(num_parts))
+        offsets = tuple(sum(sizes[:k]) for k in range(num_parts))
+        starts = (0,) * num_parts
+    return Assignment(vocabulary, num_parts, seed, starts, sizes, offsets)
+
+
+def codes(ids, assignment):
+    """Returns a sub-vector of its pool for each part: `(*ids.shape, parts)`.
+
+    Args:
+        ids: int32 tensor or NumPy array of ids below the vocabulary.
+        assignment: That of `assign`.
+    """
+    in_numpy = isinstance(ids, np.ndarray)
+    convert = np.asarray if in_numpy else ops.convert_to_tensor
+    ids = ids[..., None] if in_numpy else ops.expand_dims(ids, -1)
+    constants = shuffle_constants(assignment.num_parts, assignment.seed)
+    places = shuffled(ids, assignment.vocabulary, convert(constants))
+    starts, sizes = (
+        convert(np.array(numbers, "int32"))
+        for numbers in (assignment.starts, assignment.sizes)
+    )
+    return (places + starts) % sizes
+
+
+@functools.lru_cache(maxsize=8)
+def code_table(assignment):
+    """Returns the codes of all words, a `(vocabulary, parts)` NumPy array."""
+    return codes(np.arange(assignment.vocabulary, dtype="int32"), assignment)
+
+
+def hashed_rows(ids, outside, subvectors, assignment):
+    """Returns the rows of ids, of shape `(*ids.shape, width)`.
+
+    Args:
+        ids: Tensor of ids below the vocabulary.
+        outside: -1, 0 or 1 for ids that were below, in and above the range.
+        subvectors: Tensor of shape `(num_subvectors, width // num_parts)`.
+        assignment: That of `assign`.
+    """
+    offsets = np.array(assignment.offsets, "int32")
+    found = codes(ops.cast(ids, "int32"), assignment) + offsets
+    beyond = ops.cast(outside, "int32") * (2 * subvectors.shape[0])
+    found = found + ops.expand_dims(beyond, -1)
+    pieces = take_rows(subvectors, found)
+    width = assignment.num_parts * subvectors.shape[1]
+    return ops.reshape(pieces, (*ops.shape(ids), width))
+
+
+def hashed_logits(hidden, subvectors, assignment):
+    """Returns `hidden @ table.T`, of shape `(..., vocabulary)`.
+
+    Algorithm 1 of the paper: the products of each part of the hidden states
+    with its pool, once; then a sum of one product a part for each word.
+    """
+    num_parts, width = assignment.num_parts, subvectors.shape[1]
+    tokens = ops.reshape(hidden, (-1, num_parts * width))
+    table = _code_table_of(tokens, assignment)
+    logits = None
+    for part in range(num_parts):
+        start = assignment.offsets[part]
+        pool = subvectors[start : start + assignment.sizes[part]]
+        piece = tokens[:, part * width : (part + 1) * width]
+        # Tokens last: a word picks a row, not scattered numbers.
+        products = ops.matmul(pool, ops.transpose(piece))
+        picked = gather_rows(products, table[:, part])
+        logits = picked if logits is None else logits + picked
+    shape = (*ops.shape(hidden)[:-1], assignment.vocabulary)
+    return ops.reshape(ops.transpose(logits), shape)
+
+
+def _code_table_of(tokens, assignment):
+    if not exporting():
+        return code_table(assignment)
+    # Always 0, but no converter knows, or it would store the table.
+    zero = ops.cast(tokens[0, 0] > float("inf"), "int32")
+    return codes(
+        ops.arange(assignment.vocabulary, dtype="int32") + zero, assignment
+    )
+
+
+def fitted_subvectors(table, weights, num_subvectors, assignment):
+    """Returns the pool with the least weighted squared error.
+
+    A sub-vector is the weighted mean of the pieces that use it.
+
+    Args:
+        table: Array of shape `(vocabulary, width)`.
+        weights: Array of shape `(vocabulary,)`.
+        num_subvectors: Size of the pool, or of all pools together.
+        assignment: That of `assign`.
+    """
+    width = table.shape[1] // assignment.num_parts
+    found = code_table(assignment) + np.array(assignment.offsets)
+    sums = np.zeros((num_subvectors, width))
+    counts = np.zeros(num_subvectors)
+    plain, uses = np.zeros_like(sums), np.zeros_like(counts)
+    for part in range(assignment.num_parts):
+        pieces = table[:, part * width : (part + 1) * width]
+        places = found[:, part]
+        counts += np.bincount(places, weights, num_subvectors)
+        uses += np.bincount(places, minlength=num_subvectors)
+        for column in range(width):
+            values = pieces[:, column]
+            sums[:, column] += np.bincount(
+                places, weights * values, num_subvectors
+            )
+            plain[:, column] += np.bincount(places, values, num_subvectors)
+    # Pieces that are never counted are averaged alike.
+    never = counts == 0
+    sums[never], counts[never] = plain[never], np.maximum(uses[never], 1)
+    return (sums / counts[:, None]).astype("float32")

@@ -1,0 +1,133 @@
+"""Rows and logits of a tensor train, in `keras.ops`.
+
+A core has the shape `(I, R, J, R')`, so that one digit of an id picks a slice
+`(R, J, R')`. The table's entry in row `(i_1, ..., i_N)` and column
+`(j_1, ..., j_N)`, first modes slowest, is the product of the matrices
+`core_k[i_k, :, j_k, :]` (Khrulkov et al. 2019, Eq. 1).
+"""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_embcomp.numerics.backends import exporting
+from keras_embcomp.numerics.lookup import inside_and_outside, take_rows
+from keras_embcomp.numerics.products import batched_product
+from keras_embcomp.numerics.tt_plans import grouped, plan_logits, plan_rows
+
+
+def tt_rows(ids, cores, vocabulary):
+    """Returns the rows `ids` of the table, of shape `(*ids.shape, width)`.
+
+    The backward pass computes the gathered slices again: to store them could
+    take more memory than the dense layer's table.
+    """
+    shapes = tuple(tuple(core.shape) for core in cores)
+    plan = (1,) * len(cores)
+    if not exporting():  # a file would hold merged cores as constants
+        plan = plan_rows(shapes, _static_count(ids.shape))
+    tables = merged_cores(cores, plan)
+    digits = _digits(ids, [table.shape[0] for table in tables], vocabulary)
+    # Where XLA clips a digit, it shall end in the last row that is used.
+    used = -(-vocabulary // math.prod(t.shape[0] for t in tables[1:]))
+    if used < tables[0].shape[0] and not exporting():
+        tables[0] = tables[0][:used]
+
+    def chain(*tables):
+        return _chain_of_slices(digits, tables)
+
+    rows = (chain if exporting() else keras.remat(chain))(*tables)
+    width = math.prod(shape[2] for shape in shapes)
+    return ops.reshape(rows, (*ops.shape(ids), width))
+
+
+def tt_logits(hidden, cores, vocabulary):
+    """Returns `hidden @ table.T`, of shape `(*hidden.shape[:-1], vocabulary)`.
+
+    Few tokens are contracted with the cores; for many, the table is built
+    once. Padded rows are cut off.
+    """
+    shapes = tuple(tuple(core.shape) for core in cores)
+    plan = (1,) * len(cores)
+    if not exporting():
+        plan = plan_logits(shapes, _static_count(hidden.shape[:-1]))
+    lead = ops.shape(hidden)[:-1]
+    columns = math.prod(shape[2] for shape in shapes)
+    x, rows = ops.reshape(hidden, (-1, columns)), 1
+    for table in reversed(merged_cores(cores, plan)):
+        # (tokens, columns left, J R', rows) -> (tokens, columns left, R I rows)
+        mode, rank, column_mode, next_rank = table.shape
+        columns //= column_mode
+        matrix = ops.reshape(
+            ops.transpose(table, (1, 0, 2, 3)),
+            (rank * mode, column_mode * next_rank),
+        )
+        if rows == 1:
+            x = ops.reshape(x, (-1, column_mode * next_rank))
+            x = ops.matmul(x, ops.transpose(matrix))
+        else:
+            x = ops.reshape(x, (-1, column_mode * next_rank, rows))
+            x = ops.matmul(matrix, x)
+        rows *= mode
+    logits = ops.reshape(x, (*lead, rows))
+    return logits if rows == vocabulary else logits[..., :vocabulary]
+
+
+def merged_cores(cores, plan):
+    """Returns one core for each group of a plan."""
+    merged = []
+    for first, *rest in grouped(list(cores), plan):
+        for core in rest:
+            first = _merged(first, core)
+        merged.append(first)
+    return merged
+
+
+def _merged(left, right):
+    modes = [(a, b) for a, b in zip(left.shape, right.shape, strict=True)]
+    (rows, more_rows), (rank, middle), (columns, more_columns), ranks = modes
+    right = ops.reshape(ops.transpose(right, (1, 0, 2, 3)), (middle, -1))
+    product = ops.matmul(ops.reshape(left, (-1, middle)), right)
+    product = ops.reshape(
+        product,
+        (rows, rank, columns, more_rows, more_columns * ranks[1]),
+    )
+    return ops.reshape(
+        ops.transpose(product, (0, 3, 1, 2, 4)),
+        (rows * more_rows, rank, columns * more_columns, ranks[1]),
+    )
+
+
+def _chain_of_slices(digits, tables):
+    """Gathers a slice of each table for each id, and multiplies them."""
+    first, *others = tables
+    columns = first.shape[2]
+    product = take_rows(first[:, 0], digits[0])
+    for digit, table in zip(digits[1:], others, strict=True):
+        rows, rank, mode, next_rank = table.shape
+        matrices = ops.reshape(table, (rows, rank, mode * next_rank))
+        product = batched_product(
+            ops.reshape(product, (-1, columns, rank)),
+            take_rows(matrices, digit),
+        )
+        columns *= mode
+    return product
+
+
+def _digits(ids, modes, vocabulary):
+    """Returns flat digits of ids, the first slowest, in integers only."""
+    ids, outside = inside_and_outside(ops.reshape(ids, (-1,)), vocabulary)
+    stride = math.prod(modes[1:])
+    # Twice the mode: a gather counts from the end below zero.
+    digits = [ops.floor_divide(ids, stride) + outside * (2 * modes[0])]
+    for mode in modes[1:]:
+        stride //= mode
+        digits.append(ops.mod(ops.floor_divide(ids, stride), mode))
+    return digits
+
+
+def _static_count(shape):
+    """Returns a product of sizes; at least 1,024 if one is not known."""
+    known = math.prod(32 if size is None else size for size in shape)
+    return max(known, 1_024) if None in tuple(shape) else known
