@@ -135,7 +135,8 @@ class HashedSoftmax(SharedSubvectors, CompressedSoftmax):
     Each part of the hidden state is multiplied with its own pool once, and the
     logit of a word is the sum of one product for each part: a token costs
     `2 * num_subvectors * width / num_parts + units * num_parts` operations in
-    place of `2 * units * width`, in training too.
+    place of `2 * units * width`. For more tokens than the width, the table is
+    built once in the step and multiplied, which is faster then.
 
     Args:
         units: Integer. Size of the vocabulary.

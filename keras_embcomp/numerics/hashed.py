@@ -6,13 +6,17 @@ fixed. Here it is computed from `(id, part, seed)`, so that it is no weight.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import numpy as np
 from keras import ops
 
 from keras_embcomp.checks import at_most
-from keras_embcomp.numerics.backends import exporting
+from keras_embcomp.numerics.backends import (
+    compiled_by_tensorflow,
+    exporting,
+)
 from keras_embcomp.numerics.lookup import gather_rows, take_rows
 from keras_embcomp.numerics.shuffles import shuffle_constants, shuffled
 
@@ -117,33 +121,67 @@ def hashed_rows(ids, outside, subvectors, assignment):
 def hashed_logits(hidden, subvectors, assignment):
     """Returns `hidden @ table.T`, of shape `(..., vocabulary)`.
 
-    Algorithm 1 of the paper: the products of each part of the hidden states
-    with its pool, once; then a sum of one product a part for each word.
+    For fewer tokens than the width, Algorithm 1 of the paper: the products of
+    each part of the hidden states with its pool, once; then a sum of one
+    product a part for each word. For more, the table takes less memory than the
+    logits, and one product with it less time.
     """
-    num_parts, width = assignment.num_parts, subvectors.shape[1]
-    tokens = ops.reshape(hidden, (-1, num_parts * width))
+    width = assignment.num_parts * subvectors.shape[1]
+    tokens = ops.reshape(hidden, (-1, width))
     table = _code_table_of(tokens, assignment)
-    logits = None
-    for part in range(num_parts):
-        start = assignment.offsets[part]
-        pool = subvectors[start : start + assignment.sizes[part]]
-        piece = tokens[:, part * width : (part + 1) * width]
-        # Tokens last: a word picks a row, not scattered numbers.
-        products = ops.matmul(pool, ops.transpose(piece))
-        picked = gather_rows(products, table[:, part])
-        logits = picked if logits is None else logits + picked
+    count = math.prod(32 if n is None else n for n in hidden.shape[:-1])
+    if count > width and not exporting():
+        rows = take_rows(subvectors, table + np.array(assignment.offsets))
+        rows = ops.reshape(rows, (assignment.vocabulary, width))
+        logits = ops.matmul(tokens, ops.transpose(rows))
+    else:
+        products = _partial_products(tokens, subvectors, assignment)
+        logits = ops.transpose(_sums_of_products(products, table))
     shape = (*ops.shape(hidden)[:-1], assignment.vocabulary)
-    return ops.reshape(ops.transpose(logits), shape)
+    return ops.reshape(logits, shape)
+
+
+def _partial_products(tokens, subvectors, assignment):
+    """Returns a `(sub-vectors, tokens)` tensor for each part.
+
+    Tokens come last: a word then picks a row, not scattered numbers.
+    """
+    width = subvectors.shape[1]
+    return [
+        ops.matmul(
+            subvectors[offset : offset + size],
+            ops.transpose(tokens[:, part * width : (part + 1) * width]),
+        )
+        for part, (offset, size) in enumerate(
+            zip(assignment.offsets, assignment.sizes, strict=True)
+        )
+    ]
+
+
+def _sums_of_products(products, table):
+    """Returns for each word the sum of the rows that its codes pick."""
+    if compiled_by_tensorflow():
+        starts = np.cumsum([0, *(part.shape[0] for part in products[:-1])])
+        rows = ops.concatenate(products)
+        sums = ops.sum(gather_rows(rows, table + starts), axis=1)
+        # XLA would fuse the sum with the transposition that follows, and read
+        # its operands in the wrong order: this stands between them.
+        return ops.slice_update(sums, (0, 0), sums[:1])
+    sums = gather_rows(products[0], table[:, 0])
+    for part in range(1, len(products)):
+        sums = sums + gather_rows(products[part], table[:, part])
+    return sums
 
 
 def _code_table_of(tokens, assignment):
     if not exporting():
         return code_table(assignment)
+    import tensorflow as tf
+
     # Always 0, but no converter knows, or it would store the table.
-    zero = ops.cast(tokens[0, 0] > float("inf"), "int32")
-    return codes(
-        ops.arange(assignment.vocabulary, dtype="int32") + zero, assignment
-    )
+    zero = tf.cast(tokens[0, 0] > float("inf"), "int32")
+    ids = tf.range(assignment.vocabulary + zero)
+    return codes(tf.reshape(ids, (assignment.vocabulary,)), assignment)
 
 
 def fitted_subvectors(table, weights, num_subvectors, assignment):
