@@ -135,41 +135,48 @@ def hashed_logits(hidden, subvectors, assignment):
         rows = ops.reshape(rows, (assignment.vocabulary, width))
         logits = ops.matmul(tokens, ops.transpose(rows))
     else:
+        sizes = assignment.sizes
+        starts = np.cumsum([0, *sizes[:-1]]).astype("int32")
         products = _partial_products(tokens, subvectors, assignment)
-        logits = ops.transpose(_sums_of_products(products, table))
+        logits = ops.transpose(_sums_of_rows(products, table + starts))
     shape = (*ops.shape(hidden)[:-1], assignment.vocabulary)
     return ops.reshape(logits, shape)
 
 
 def _partial_products(tokens, subvectors, assignment):
-    """Returns a `(sub-vectors, tokens)` tensor for each part.
+    """Returns a row of products with all tokens for each pool's sub-vectors.
 
-    Tokens come last: a word then picks a row, not scattered numbers.
+    The pools follow each other. Tokens come last: a word then picks rows, not
+    scattered numbers.
     """
-    width = subvectors.shape[1]
-    return [
-        ops.matmul(
-            subvectors[offset : offset + size],
-            ops.transpose(tokens[:, part * width : (part + 1) * width]),
-        )
-        for part, (offset, size) in enumerate(
-            zip(assignment.offsets, assignment.sizes, strict=True)
-        )
-    ]
+    num_parts, width = assignment.num_parts, subvectors.shape[1]
+    pieces = ops.reshape(tokens, (-1, num_parts, width))
+    pieces = ops.transpose(pieces, (1, 2, 0))
+    pools = zip(assignment.offsets, assignment.sizes, strict=True)
+    if sum(assignment.sizes) == subvectors.shape[0] and (
+        len(set(assignment.sizes)) == 1
+    ):
+        pools = ops.reshape(subvectors, (num_parts, -1, width))
+        products = ops.matmul(pools, pieces)
+        return ops.reshape(products, (subvectors.shape[0], -1))
+    return ops.concatenate(
+        [
+            ops.matmul(subvectors[offset : offset + size], pieces[part])
+            for part, (offset, size) in enumerate(pools)
+        ]
+    )
 
 
-def _sums_of_products(products, table):
+def _sums_of_rows(rows, table):
     """Returns for each word the sum of the rows that its codes pick."""
     if compiled_by_tensorflow():
-        starts = np.cumsum([0, *(part.shape[0] for part in products[:-1])])
-        rows = ops.concatenate(products)
-        sums = ops.sum(gather_rows(rows, table + starts), axis=1)
+        sums = ops.sum(gather_rows(rows, table), axis=1)
         # XLA would fuse the sum with the transposition that follows, and read
         # its operands in the wrong order: this stands between them.
         return ops.slice_update(sums, (0, 0), sums[:1])
-    sums = gather_rows(products[0], table[:, 0])
-    for part in range(1, len(products)):
-        sums = sums + gather_rows(products[part], table[:, part])
+    sums = gather_rows(rows, table[:, 0])
+    for part in range(1, table.shape[1]):
+        sums = sums + gather_rows(rows, table[:, part])
     return sums
 
 
