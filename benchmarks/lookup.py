@@ -140,13 +140,9 @@ def time_step(name, rank):
     """Yields milliseconds and peak megabytes of a training step."""
     import keras
     import tensorflow as tf
+    from papers.dense import DenseGradientEmbedding
 
     from keras_embcomp import LowRankEmbedding, TTEmbedding
-    from keras_embcomp.numerics.lookup import take_rows
-
-    class DenseGradientEmbedding(keras.layers.Embedding):
-        def call(self, inputs):
-            return take_rows(self.embeddings, inputs)
 
     tf.zeros(1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -10,17 +10,15 @@ A row is saved as it finishes, and a second run goes on where the first stopped.
     python benchmarks/papers/lmf_sst2.py --data-dir ../shared/data
 """
 
-import argparse
 import itertools
-import json
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
 import sst2
 import tensorflow as tf
 from dense import DenseGradientEmbedding
+from results import add, parse_options, read
 
 from keras_embcomp import CyclicallyAnnealedLearningRate, LowRankEmbedding
 from keras_embcomp.numerics.budget import low_rank_from_fraction
@@ -195,16 +193,8 @@ def run(data_dir, seeds, results):
             "parameters": model.layers[1].count_params(),
             "seconds": time.time() - start,
         }
-        with open(results, "a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(row, flush=True)
+        add(results, row)
         keras.utils.clear_session()
-
-
-def read(results):
-    if not results.exists():
-        return []
-    return [json.loads(line) for line in results.read_text().splitlines()]
 
 
 def _natural_order(name):
@@ -234,19 +224,7 @@ def table(rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data-dir", default="../shared/data")
-    parser.add_argument("--seeds", type=int, nargs="+", default=range(5))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=Path("benchmarks/results/lmf_sst2.jsonl"),
-    )
-    options = parser.parse_args()
-    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(options.threads)
-    options.results.parent.mkdir(parents=True, exist_ok=True)
+    options = parse_options(__doc__.split("\n")[0], "lmf_sst2", range(5))
     run(options.data_dir, options.seeds, options.results)
     print(table(read(options.results)))
 

@@ -10,19 +10,17 @@ A row is saved as it finishes, and a second run goes on where the first stopped.
     python benchmarks/papers/tt_imdb.py --data-dir ../shared/data
 """
 
-import argparse
 import collections
 import csv
 import gzip
-import json
 import re
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 from dense import DenseGradientEmbedding
+from results import add, parse_options, read
 
 from keras_embcomp import TTEmbedding
 
@@ -160,16 +158,8 @@ def run(data_dir, names, seeds, results):
                 "parameters": model.count_params(),
                 "seconds": seconds,
             }
-            with open(results, "a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(row, flush=True)
+            add(results, row)
             keras.utils.clear_session()
-
-
-def read(results):
-    if not results.exists():
-        return []
-    return [json.loads(line) for line in results.read_text().splitlines()]
 
 
 def _natural_order(name):
@@ -201,20 +191,9 @@ def table(rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data-dir", default="../shared/data")
-    parser.add_argument("--rows", nargs="+", default=list(ROWS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=Path("benchmarks/results/tt_imdb.jsonl"),
+    options = parse_options(
+        __doc__.split("\n")[0], "tt_imdb", [0], default=list(ROWS), choices=ROWS
     )
-    options = parser.parse_args()
-    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(options.threads)
-    options.results.parent.mkdir(parents=True, exist_ok=True)
     run(options.data_dir, options.rows, options.seeds, options.results)
     print(table(read(options.results)))
 

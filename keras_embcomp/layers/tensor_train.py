@@ -3,13 +3,12 @@
 import keras
 
 from keras_embcomp.layers.base import CompressedEmbedding, CompressedSoftmax
-from keras_embcomp.layers.tt_cores import (
-    TensorTrainCores,
-    decomposed,
+from keras_embcomp.layers.tt_cores import TensorTrainCores, decomposed
+from keras_embcomp.numerics.tensor_train import (
+    from_t3f,
     structure_of,
     width_of,
 )
-from keras_embcomp.numerics.tensor_train import from_t3f
 from keras_embcomp.numerics.tt_products import tt_logits, tt_rows
 
 

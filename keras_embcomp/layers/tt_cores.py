@@ -164,7 +164,7 @@ class TensorTrainCores(Compressed):
 
     def _with_cores(self, cores):
         """Returns a layer like this one with other cores."""
-        config = {**self.get_config(), **structure_of(cores)}
+        config = {**self.get_config(), **tt.structure_of(cores)}
         layer = type(self).from_config(config)
         layer.build((None, self.dense_shape[1]))
         others = self.get_weights()[len(self.cores) :]  # a bias
@@ -185,16 +185,6 @@ class TensorTrainCores(Compressed):
         }
 
 
-def structure_of(cores):
-    """Returns the constructor's structural arguments that fit cores."""
-    rows = tuple(core.shape[0] for core in cores)
-    columns = tuple(core.shape[2] for core in cores)
-    return {
-        "tt_shape": (rows, columns),
-        "tt_ranks": tuple(core.shape[1] for core in cores[1:]),
-    }
-
-
 def decomposed(table, tt_ranks, max_error, num_cores, tt_shape, frequencies):
     """Returns the cores of a table, for the `from_dense` of both sides."""
     table = finite_table("table", table)
@@ -212,8 +202,3 @@ def decomposed(table, tt_ranks, max_error, num_cores, tt_shape, frequencies):
     if tt_ranks is not None:
         tt_ranks = cut_ranks(shape, check_ranks(tt_ranks))
     return tt.decompose(table, shape, tt_ranks, max_error, frequencies)
-
-
-def width_of(cores):
-    """Returns the width of the table that cores stand for."""
-    return math.prod(core.shape[2] for core in cores)

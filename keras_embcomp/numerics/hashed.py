@@ -6,7 +6,6 @@ fixed. Here it is computed from `(id, part, seed)`, so that it is no weight.
 """
 
 import functools
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from keras_embcomp.numerics.backends import (
     compiled_by_tensorflow,
     exporting,
 )
-from keras_embcomp.numerics.lookup import gather_rows, take_rows
+from keras_embcomp.numerics.lookup import gather_rows, likely_count, take_rows
 from keras_embcomp.numerics.shuffles import shuffle_constants, shuffled
 
 
@@ -129,8 +128,7 @@ def hashed_logits(hidden, subvectors, assignment):
     width = assignment.num_parts * subvectors.shape[1]
     tokens = ops.reshape(hidden, (-1, width))
     table = _code_table_of(tokens, assignment)
-    count = math.prod(32 if n is None else n for n in hidden.shape[:-1])
-    if count > width and not exporting():
+    if likely_count(hidden.shape[:-1]) > width and not exporting():
         rows = take_rows(subvectors, table + np.array(assignment.offsets))
         rows = ops.reshape(rows, (assignment.vocabulary, width))
         logits = ops.matmul(tokens, ops.transpose(rows))
@@ -152,17 +150,17 @@ def _partial_products(tokens, subvectors, assignment):
     num_parts, width = assignment.num_parts, subvectors.shape[1]
     pieces = ops.reshape(tokens, (-1, num_parts, width))
     pieces = ops.transpose(pieces, (1, 2, 0))
-    pools = zip(assignment.offsets, assignment.sizes, strict=True)
-    if sum(assignment.sizes) == subvectors.shape[0] and (
-        len(set(assignment.sizes)) == 1
-    ):
+    sizes = assignment.sizes
+    if num_parts * sizes[0] == subvectors.shape[0]:  # equal and side by side
         pools = ops.reshape(subvectors, (num_parts, -1, width))
         products = ops.matmul(pools, pieces)
         return ops.reshape(products, (subvectors.shape[0], -1))
     return ops.concatenate(
         [
             ops.matmul(subvectors[offset : offset + size], pieces[part])
-            for part, (offset, size) in enumerate(pools)
+            for part, (offset, size) in enumerate(
+                zip(assignment.offsets, sizes, strict=True)
+            )
         ]
     )
 
@@ -171,8 +169,8 @@ def _sums_of_rows(rows, table):
     """Returns for each word the sum of the rows that its codes pick."""
     if compiled_by_tensorflow():
         sums = ops.sum(gather_rows(rows, table), axis=1)
-        # XLA would fuse the sum with the transposition that follows, and read
-        # its operands in the wrong order: this stands between them.
+        # XLA would fuse the sum with the transposition that follows, which is
+        # slower than both: this stands between them.
         return ops.slice_update(sums, (0, 0), sums[:1])
     sums = gather_rows(rows, table[:, 0])
     for part in range(1, table.shape[1]):
@@ -202,23 +200,26 @@ def fitted_subvectors(table, weights, num_subvectors, assignment):
         num_subvectors: Size of the pool, or of all pools together.
         assignment: That of `assign`.
     """
-    width = table.shape[1] // assignment.num_parts
-    found = code_table(assignment) + np.array(assignment.offsets)
-    sums = np.zeros((num_subvectors, width))
-    counts = np.zeros(num_subvectors)
-    plain, uses = np.zeros_like(sums), np.zeros_like(counts)
-    for part in range(assignment.num_parts):
-        pieces = table[:, part * width : (part + 1) * width]
-        places = found[:, part]
-        counts += np.bincount(places, weights, num_subvectors)
-        uses += np.bincount(places, minlength=num_subvectors)
-        for column in range(width):
-            values = pieces[:, column]
-            sums[:, column] += np.bincount(
-                places, weights * values, num_subvectors
-            )
-            plain[:, column] += np.bincount(places, values, num_subvectors)
-    # Pieces that are never counted are averaged alike.
+    places = code_table(assignment) + np.array(assignment.offsets)
+    sums, counts = _sums_of_users(table, weights, places, num_subvectors)
     never = counts == 0
-    sums[never], counts[never] = plain[never], np.maximum(uses[never], 1)
+    if never.any():  # pieces that are never counted are averaged alike
+        alike = np.ones_like(weights)
+        plain, uses = _sums_of_users(table, alike, places, num_subvectors)
+        sums[never], counts[never] = plain[never], np.maximum(uses[never], 1)
     return (sums / counts[:, None]).astype("float32")
+
+
+def _sums_of_users(table, weights, places, num_subvectors):
+    """Returns the weighted sums of each sub-vector's pieces, and of weights."""
+    num_parts = places.shape[1]
+    pieces = table.reshape(len(table), num_parts, -1)
+    sums = np.zeros((num_subvectors, pieces.shape[2]))
+    counts = np.zeros(num_subvectors)
+    for part in range(num_parts):
+        users = places[:, part]
+        counts += np.bincount(users, weights, num_subvectors)
+        for column in range(pieces.shape[2]):
+            values = weights * pieces[:, part, column]
+            sums[:, column] += np.bincount(users, values, num_subvectors)
+    return sums, counts

@@ -1,5 +1,7 @@
 """Row lookup with gradients that every optimizer treats alike."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -26,6 +28,11 @@ def gather_rows(table, ids):
 
         return tf.gather(table, ids)
     return ops.take(table, ids, axis=0)
+
+
+def likely_count(shape):
+    """Returns a product of sizes; an unknown one is Keras' default batch."""
+    return math.prod(32 if size is None else size for size in shape)
 
 
 def inside_and_outside(ids, vocabulary):

@@ -12,8 +12,7 @@ def batched_product(left, right):
     """Returns the products of `(n, a, r)` and `(n, r, b)`: `(n, a, b)`.
 
     XLA for CPUs, as TensorFlow has it, is slow at the small products of their
-    gradients: as sums, which it fuses, these take half the time. Elsewhere
-    sums are far slower.
+    gradients, and faster at sums, which it fuses. Elsewhere sums are slower.
     """
     few = left.shape[1] * left.shape[2] * right.shape[2] <= _FUSED
     if few and compiled_by_tensorflow() and _only_cpus():

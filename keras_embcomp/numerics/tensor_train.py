@@ -58,10 +58,10 @@ def from_t3f(tensor_train):
     import t3f
 
     cores = cores_of(tensor_train)
-    shape = tuple(tuple(core.shape[axis] for core in cores) for axis in (0, 2))
-    allowed = attainable_ranks(shape)
-    ranks = [core.shape[1] for core in cores[1:]]
-    if any(r > most for r, most in zip(ranks, allowed, strict=True)):
+    structure = structure_of(cores)
+    allowed = attainable_ranks(structure["tt_shape"])
+    pairs = zip(structure["tt_ranks"], allowed, strict=True)
+    if any(rank > most for rank, most in pairs):
         # Loses nothing, as the rank of the table is within these.
         cores = cores_of(t3f.round(tensor_train, max_tt_rank=max(allowed)))
     return cores
@@ -103,7 +103,7 @@ def rounded_cores(cores, max_tt_rank):
 def full_table(cores, vocabulary):
     """Returns the float32 table, its padded rows cut off."""
     cores = [np.asarray(core).astype("float32") for core in cores]
-    return _merge(cores).reshape(-1, _width(cores))[:vocabulary]
+    return _merge(cores).reshape(-1, width_of(cores))[:vocabulary]
 
 
 def decompose(table, tt_shape, tt_ranks, max_error, frequencies):
@@ -222,8 +222,19 @@ def _merge(cores):
     return first
 
 
-def _width(cores):
+def width_of(cores):
+    """Returns the width of the table that cores stand for."""
     return math.prod(core.shape[2] for core in cores)
+
+
+def structure_of(cores):
+    """Returns the structural arguments of a layer with these cores."""
+    rows = tuple(core.shape[0] for core in cores)
+    columns = tuple(core.shape[2] for core in cores)
+    return {
+        "tt_shape": (rows, columns),
+        "tt_ranks": tuple(core.shape[1] for core in cores[1:]),
+    }
 
 
 def _digit_scales(weights, modes):

@@ -12,7 +12,11 @@ import keras
 from keras import ops
 
 from keras_embcomp.numerics.backends import exporting
-from keras_embcomp.numerics.lookup import inside_and_outside, take_rows
+from keras_embcomp.numerics.lookup import (
+    inside_and_outside,
+    likely_count,
+    take_rows,
+)
 from keras_embcomp.numerics.products import batched_product
 from keras_embcomp.numerics.tt_plans import grouped, plan_logits, plan_rows
 
@@ -85,7 +89,7 @@ def merged_cores(cores, plan):
 
 
 def _merged(left, right):
-    modes = [(a, b) for a, b in zip(left.shape, right.shape, strict=True)]
+    modes = zip(left.shape, right.shape, strict=True)
     (rows, more_rows), (rank, middle), (columns, more_columns), ranks = modes
     right = ops.reshape(ops.transpose(right, (1, 0, 2, 3)), (middle, -1))
     product = ops.matmul(ops.reshape(left, (-1, middle)), right)
@@ -129,5 +133,5 @@ def _digits(ids, modes, vocabulary):
 
 def _static_count(shape):
     """Returns a product of sizes; at least 1,024 if one is not known."""
-    known = math.prod(32 if size is None else size for size in shape)
-    return max(known, 1_024) if None in tuple(shape) else known
+    count = likely_count(shape)
+    return max(count, 1_024) if None in tuple(shape) else count
