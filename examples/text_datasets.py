@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
+from downloads import downloaded
 from splits import stratified, without_repeats
 
 TOPICS = ("business", "entertainment", "politics", "sports", "tech")
@@ -129,19 +130,9 @@ def _bbc_news():
 
 
 def _imdb_reviews(seed):
-    try:
-        train, test = tfds.load("imdb_reviews", split=["train", "test"])
-    except ModuleNotFoundError as error:
-        # Its download code needs importlib_resources, and does not require it.
-        raise SystemExit(
-            f"--dataset imdb_reviews needs the package {error.name}: "
-            f"pip install {error.name}"
-        ) from error
-    except OSError as error:
-        raise SystemExit(
-            f"--dataset imdb_reviews cannot be downloaded ({error}): try "
-            "again with a network, or use --dataset imdb with --data-dir"
-        ) from error
+    train, test = downloaded(
+        "imdb_reviews", ["train", "test"], "--dataset imdb with --data-dir"
+    )
     return Splits(
         *_share_out(_texts(train), (0.9,), seed),
         _texts(test),

@@ -3,6 +3,10 @@
 from keras_embcomp.callbacks import CyclicallyAnnealedLearningRate
 from keras_embcomp.deploy.litert import export_litert
 from keras_embcomp.deploy.serving import export_serving
+from keras_embcomp.layers.group_reduce import (
+    GroupReduceEmbedding,
+    GroupReduceSoftmax,
+)
 from keras_embcomp.layers.hashed import HashedEmbedding, HashedSoftmax
 from keras_embcomp.layers.low_rank import LowRankEmbedding, LowRankSoftmax
 from keras_embcomp.layers.tensor_train import TTEmbedding, TTSoftmax
@@ -11,6 +15,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CyclicallyAnnealedLearningRate",
+    "GroupReduceEmbedding",
+    "GroupReduceSoftmax",
     "HashedEmbedding",
     "HashedSoftmax",
     "LowRankEmbedding",

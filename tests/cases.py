@@ -11,6 +11,7 @@ import keras_embcomp
 VOCABULARY, WIDTH = 307, 12  # ids above 256; a prime, to be padded by none
 
 _TT_TABLE = partial(oracles.tensor_train_table, VOCABULARY)
+_GROUPS = (50, 100, 157)  # with these ranks the first one is dense
 _TWO_CORES = ((18, 19), (3, 4))  # 35 rows of padding, more than a slab
 
 
@@ -140,6 +141,49 @@ EMBEDDINGS = (
             ),
         ),
     ),
+    Case(
+        layer=keras_embcomp.GroupReduceEmbedding,
+        structure={"group_sizes": _GROUPS, "group_ranks": (12, 5, 2)},
+        full={"group_sizes": _GROUPS, "group_ranks": (12, 12, 12)},
+        growing=tuple(
+            {"group_sizes": _GROUPS, "group_ranks": ranks}
+            for ranks in ((1, 1, 1), (5, 2, 1), (12, 6, 3))
+        ),
+        huge={
+            "input_dim": 2_000_000,
+            "output_dim": 8_192,
+            "group_sizes": (500_000, 1_500_000),
+            "group_ranks": (2, 1),
+        },
+        table=partial(oracles.grouped_table, False, WIDTH),
+        wrong=(
+            (
+                {"group_sizes": (50, 100, 156)},
+                "`group_sizes` must sum to `input_dim`. Received: "
+                "group_sizes=(50, 100, 156), so 306, input_dim=307",
+            ),
+            (
+                {"group_sizes": (307, 0)},
+                "`group_sizes` must be a positive integer. "
+                "Received: group_sizes=0",
+            ),
+            (
+                {"group_ranks": (12, 5)},
+                "`group_ranks` must have one rank for each group. Received: "
+                "group_ranks=(12, 5), group_sizes=(50, 100, 157)",
+            ),
+            (
+                {"group_ranks": (51, 5, 2)},
+                "`group_ranks` must not exceed `group_sizes`. Received: "
+                "group_ranks=(51, 5, 2), group_sizes=(50, 100, 157)",
+            ),
+            (
+                {"group_ranks": (13, 5, 2)},
+                "`group_ranks` must not exceed `output_dim`. Received: "
+                "group_ranks=(13, 5, 2), output_dim=12",
+            ),
+        ),
+    ),
 )
 
 SOFTMAXES = (
@@ -185,6 +229,28 @@ SOFTMAXES = (
                 {"num_subvectors": 0},
                 "`num_subvectors` must be a positive integer. "
                 "Received: num_subvectors=0",
+            ),
+        ),
+    ),
+    Case(
+        layer=keras_embcomp.GroupReduceSoftmax,
+        structure={"group_sizes": _GROUPS, "group_ranks": (12, 5, 2)},
+        full={"group_sizes": _GROUPS, "group_ranks": (12, 12, 12)},
+        growing=tuple(
+            {"group_sizes": _GROUPS, "group_ranks": ranks}
+            for ranks in ((1, 1, 1), (5, 2, 1), (12, 6, 3))
+        ),
+        huge={
+            "units": 2_000_000,
+            "group_sizes": (500_000, 1_500_000),
+            "group_ranks": (2, 1),
+        },
+        table=partial(oracles.grouped_table, True, WIDTH),
+        wrong=(
+            (
+                {"group_sizes": (50, 100, 156)},
+                "`group_sizes` must sum to `units`. Received: "
+                "group_sizes=(50, 100, 156), so 306, units=307",
             ),
         ),
     ),

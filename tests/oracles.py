@@ -69,6 +69,23 @@ def hashed_table(vocabulary, num_parts, shared, subvectors, seed=0):
     return np.stack(table)
 
 
+def grouped_table(transposed, width, *weights):
+    """Multiplies the factors of each group, row by row; dense ones are rows."""
+    weights, rows = list(weights), []
+    while weights:
+        words = weights.pop(0)
+        words = words.T if transposed else words
+        if words.shape[1] == width:
+            rows.extend(words)
+            continue
+        projection = weights.pop(0)
+        for word in words:
+            rows.append(
+                sum(x * y for x, y in zip(word, projection, strict=True))
+            )
+    return np.stack(rows)
+
+
 def cyclically_annealed_rates(upper, lower, decay, freq, step_size, epochs, n):
     """The paper's loop, to the letter: the rate of every iteration."""
     rates, bound, it = [], upper, 0

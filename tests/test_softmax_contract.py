@@ -8,7 +8,7 @@ from cases import SOFTMAXES, VOCABULARY, WIDTH
 from keras import ops
 
 import keras_embcomp
-from keras_embcomp.layers.base import CompressedSoftmax
+from keras_embcomp.layers.base_softmax import CompressedSoftmax
 
 pytestmark = pytest.mark.parametrize("case", SOFTMAXES, ids=str)
 
@@ -50,6 +50,48 @@ def test_probabilities_sum_to_one(case, generator):
     logits = hidden @ layer.to_dense().T + ops.convert_to_numpy(layer.bias)
     expected = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     np.testing.assert_allclose(probabilities, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("k", [1, 7, VOCABULARY])
+@pytest.mark.parametrize("shape", [(4,), (2, 3)])
+def test_top_k_is_that_of_all_scores(case, k, shape, compiled, generator):
+    layer = built(make(case, activation=None, bias_initializer="normal"))
+    hidden = some_hidden(generator, *shape)
+    scores, ids = compiled(lambda inputs: layer.top_k(inputs, k))(hidden)
+    every = ops.convert_to_numpy(layer(hidden))
+    expected = np.argsort(-every, axis=-1, kind="stable")[..., :k]
+    best = np.take_along_axis(every, expected, axis=-1)
+    np.testing.assert_allclose(scores, best, rtol=1e-5, atol=1e-5)
+    found = np.take_along_axis(every, ops.convert_to_numpy(ids), axis=-1)
+    np.testing.assert_allclose(found, best, rtol=1e-5, atol=1e-5)
+    for row in ops.convert_to_numpy(ids).reshape(-1, k):
+        assert len(set(row)) == k
+
+
+def test_top_k_refuses_more_than_there_are(case, generator):
+    layer = built(make(case))
+    with pytest.raises(ValueError) as error:
+        layer.top_k(some_hidden(generator), VOCABULARY + 1)
+    assert str(error.value) == (
+        "`k` must not exceed `units`. Received: k=308, units=307"
+    )
+
+
+def test_log_prob_is_that_of_the_probabilities(case, compiled, generator):
+    layer = built(make(case, bias_initializer="normal"))
+    hidden = some_hidden(generator, 4, 3)
+    ids = generator.integers(0, VOCABULARY, (4, 3)).astype("int32")
+    found = ops.convert_to_numpy(compiled(layer.log_prob)(hidden, ids))
+    every = ops.convert_to_numpy(layer(hidden))
+    expected = np.take_along_axis(every, ids[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(found, np.log(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_log_prob_of_an_unknown_id_is_nan(case, generator):
+    layer = built(make(case))
+    ids = np.array([-1, 5, VOCABULARY], "int32")
+    found = ops.convert_to_numpy(layer.log_prob(some_hidden(generator, 3), ids))
+    np.testing.assert_array_equal(np.isnan(found), [True, False, True])
 
 
 def test_has_one_shape_symbolic_and_eager(case, generator):

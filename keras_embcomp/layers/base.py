@@ -6,11 +6,11 @@ the methods that raise `NotImplementedError` and overrides nothing else but
 """
 
 import keras
-from keras import activations, constraints, initializers, ops, regularizers
+from keras import constraints, initializers, ops, regularizers
 from keras.src.backend import set_keras_mask
 
 from keras_embcomp.checks import positive_int
-from keras_embcomp.layers.dense import dense_parts, embedding_parts
+from keras_embcomp.layers.dense import embedding_parts
 
 _GETTERS = {
     "initializer": initializers.get,
@@ -35,9 +35,17 @@ class Compressed(keras.layers.Layer):
             setattr(self, name, _GETTERS[name.rsplit("_", 1)[1]](part))
         self._part_names = (*self._part_names, *parts)
 
-    def add_table_weight(self, name, shape):
-        """Adds a weight with the parts that `set_parts` keeps for it."""
+    def add_table_weight(self, name, shape, index=None):
+        """Adds a weight with the parts that `set_parts` keeps for it.
+
+        An `index` is for one of several weights that share their parts.
+        """
         parts = {kind: getattr(self, f"{name}_{kind}") for kind in _GETTERS}
+        if index is not None:
+            name = f"{name}_{index}"
+            if isinstance(parts["initializer"], initializers.Initializer):
+                # One object draws the same numbers each time.
+                parts["initializer"] = parts["initializer"].clone()
         return self.add_weight(name=name, shape=shape, **parts)
 
     @property
@@ -164,115 +172,4 @@ class CompressedEmbedding(Compressed):
             "input_dim": self.input_dim,
             "output_dim": self.output_dim,
             "mask_zero": self.mask_zero,
-        }
-
-
-class CompressedSoftmax(Compressed):
-    """The output side: a `Dense` layer over the vocabulary.
-
-    Laws: with `activation=None`, `layer(hidden)` equals
-    `hidden @ layer.to_dense().T + layer.bias`; with the softmax, each row of
-    the result sums to 1.
-
-    A final class writes `build_table`, `logits`, `to_dense` and `from_dense`,
-    and extends `get_config`.
-    """
-
-    def __init__(
-        self,
-        units,
-        activation="softmax",
-        use_bias=True,
-        bias_initializer="zeros",
-        bias_regularizer=None,
-        bias_constraint=None,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        self.units = positive_int("units", units)
-        self.activation = activations.get(activation)
-        self.use_bias = use_bias
-        self.set_parts(
-            bias_initializer=bias_initializer,
-            bias_regularizer=bias_regularizer,
-            bias_constraint=bias_constraint,
-        )
-        self.supports_masking = True
-        self.input_spec = keras.layers.InputSpec(min_ndim=2)
-
-    def build_table(self, width):
-        """Creates the weights of the table, of shape `(units, width)`."""
-        raise NotImplementedError
-
-    def logits(self, hidden):
-        """Returns `hidden @ table.T`, of shape `(..., units)`, no bias."""
-        raise NotImplementedError
-
-    @property
-    def dense_shape(self):
-        if not self.built:
-            raise ValueError(
-                "The layer must be built before its width is known. "
-                f"Received: layer '{self.name}', not built"
-            )
-        return (self.units, self.input_spec.axes[-1])
-
-    @property
-    def dense_parameters(self):
-        return self.units * (self.dense_shape[1] + bool(self.use_bias))
-
-    @classmethod
-    def from_layer(cls, layer, **kwargs):
-        """Returns a built layer to put in the place of a `Dense`.
-
-        It keeps the layer's name, dtype policy, `trainable`, activation, and
-        bias with its regularizer and constraint; not those of the kernel.
-
-        Args:
-            layer: A built `Dense`.
-            **kwargs: Arguments of `from_dense`.
-        """
-        table, arguments = dense_parts(layer)
-        return cls.from_dense(table, **{**arguments, **kwargs})
-
-    def build(self, input_shape):
-        width = input_shape[-1]
-        if width is None:
-            raise ValueError(
-                "The last dimension of the inputs must be defined. "
-                f"Received: input_shape={input_shape}"
-            )
-        self.build_table(width)
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_table_weight("bias", (self.units,))
-        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: width})
-
-    def set_bias(self, bias):
-        """Assigns a bias of shape `(units,)`; `None` leaves it as it is."""
-        if bias is None:
-            return
-        if not self.use_bias or len(bias) != self.units:
-            raise ValueError(
-                "`bias` must have one number for each unit, and `use_bias` "
-                f"must be true. Received: bias of length {len(bias)}, "
-                f"units={self.units}, use_bias={self.use_bias}"
-            )
-        self.bias.assign(bias)
-
-    def call(self, inputs):
-        outputs = self.logits(ops.cast(inputs, self.compute_dtype))
-        if self.use_bias:
-            outputs = ops.add(outputs, ops.cast(self.bias, outputs.dtype))
-        return self.activation(outputs)
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.units)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "activation": activations.serialize(self.activation),
-            "use_bias": self.use_bias,
         }

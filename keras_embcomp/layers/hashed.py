@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from keras_embcomp.checks import finite_table
-from keras_embcomp.layers.base import CompressedEmbedding, CompressedSoftmax
+from keras_embcomp.layers.base import CompressedEmbedding
+from keras_embcomp.layers.base_softmax import CompressedSoftmax
 from keras_embcomp.layers.subvectors import SharedSubvectors
 from keras_embcomp.numerics.hashed import check_parts, hashed_rows
 from keras_embcomp.numerics.lookup import inside_and_outside

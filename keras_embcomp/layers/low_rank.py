@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from keras_embcomp.checks import at_most, positive_int
-from keras_embcomp.layers.base import CompressedEmbedding, CompressedSoftmax
+from keras_embcomp.layers.base import CompressedEmbedding
+from keras_embcomp.layers.base_softmax import CompressedSoftmax
 from keras_embcomp.numerics.lookup import take_rows
 from keras_embcomp.numerics.low_rank import truncated_svd
 

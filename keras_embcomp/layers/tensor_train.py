@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_embcomp.layers.base import CompressedEmbedding, CompressedSoftmax
+from keras_embcomp.layers.base import CompressedEmbedding
+from keras_embcomp.layers.base_softmax import CompressedSoftmax
 from keras_embcomp.layers.tt_cores import TensorTrainCores, decomposed
 from keras_embcomp.numerics.tensor_train import (
     from_t3f,

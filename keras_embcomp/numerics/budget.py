@@ -1,6 +1,14 @@
 """From a budget to the ranks that meet it: the only place that does this."""
 
+import heapq
 from fractions import Fraction
+
+import numpy as np
+
+from keras_embcomp.checks import at_most
+from keras_embcomp.numerics.group_reduce import frequency_order, smoothed
+from keras_embcomp.numerics.groups import starts_of, stored_dense
+from keras_embcomp.numerics.low_rank import weighted_gram
 
 
 def low_rank_parameters(vocabulary: int, width: int, rank: int) -> int:
@@ -32,3 +40,148 @@ def low_rank_from_fraction(vocabulary: int, width: int, fraction: float) -> int:
     # str() reads 0.1 as one tenth: a binary 0.1 can floor to one rank less.
     kept = Fraction(str(float(fraction))) * vocabulary * width
     return min(max(int(kept / (vocabulary + width)), 1), width)
+
+
+def equal_groups(vocabulary: int, num_groups: int) -> tuple[int, ...]:
+    """Returns group sizes that differ by at most one."""
+    at_most("num_groups", num_groups, "vocabulary", vocabulary)
+    least, more = divmod(vocabulary, num_groups)
+    return tuple(least + (p < more) for p in range(num_groups))
+
+
+def growing_groups(
+    vocabulary: int, num_groups: int, growth: float = 3.0
+) -> tuple[int, ...]:
+    """Returns group sizes, each about `growth` times the one before it."""
+    at_most("num_groups", num_groups, "vocabulary", vocabulary)
+    shares = growth ** np.arange(num_groups)
+    ends = vocabulary * np.cumsum(shares) / shares.sum()
+    # At least one word each.
+    ends = np.maximum(ends.round().astype(int), 1 + np.arange(num_groups))
+    return tuple(np.diff(ends, prepend=0).tolist())
+
+
+def group_reduce_parameters(group_sizes, group_ranks, width: int) -> int:
+    """Returns the parameters of a table in groups: `sum k_p (n_p + d)`.
+
+    A group counts `n_p d` where that is no more.
+    """
+    return sum(
+        min(rank * (size + width), size * width)
+        for size, rank in zip(group_sizes, group_ranks, strict=True)
+    )
+
+
+def group_ranks_by_frequency(
+    group_sizes, width: int, parameters: int, frequencies, sort=True
+) -> tuple[int, ...]:
+    """Returns ranks in proportion to the mean frequencies of groups.
+
+    The rule of Chen et al. 2018: the least frequent group has rank `r`, another
+    `r` times its mean frequency over that of the least frequent, with the
+    largest `r` that the parameters allow. A rank is at least 1, and at most the
+    size of its group and the width.
+
+    Args:
+        group_sizes: Sizes of the groups, the most frequent first.
+        width: Columns of the table.
+        parameters: Integer. At most so many numbers.
+        frequencies: Counts of shape `(vocabulary,)`; zeros are smoothed.
+        sort: Boolean. Whether the groups are by frequency, or as rows come.
+
+    Raises:
+        ValueError: if rank 1 everywhere has more parameters; says how many.
+    """
+    weights = smoothed(frequencies, sum(group_sizes))
+    falling = weights[frequency_order(weights, sort)]
+    means = np.add.reduceat(falling, starts_of(group_sizes)) / group_sizes
+    most = np.minimum(group_sizes, width)
+
+    def ranks(least):
+        wanted = np.floor(least * means / means.min()).astype("int64")
+        return tuple(np.clip(wanted, 1, most).tolist())
+
+    _check_parameters(group_sizes, width, parameters)
+    low, high = 0.0, float(width)
+    for _ in range(60):
+        middle = (low + high) / 2
+        count = group_reduce_parameters(group_sizes, ranks(middle), width)
+        low, high = (middle, high) if count <= parameters else (low, middle)
+    return ranks(low)
+
+
+def group_ranks_by_error(
+    table, group_sizes, parameters: int, frequencies=None, sort=True
+) -> tuple[int, ...]:
+    """Returns the ranks with about the least weighted error.
+
+    One by one, the group gets a rank more whose weighted squared error it
+    lowers most for each parameter. Beyond the paper: the rule there looks at
+    frequencies alone, this one at what each group holds as well.
+
+    Args:
+        table: Array of shape `(vocabulary, width)`.
+        group_sizes: Sizes of the groups, the most frequent first.
+        parameters: Integer. At most so many numbers.
+        frequencies: Counts of shape `(vocabulary,)`; zeros are smoothed.
+        sort: Boolean. Whether the groups are by frequency, or as rows come.
+
+    Raises:
+        ValueError: if rank 1 everywhere has more parameters; says how many.
+    """
+    table = np.asarray(table)
+    width = table.shape[1]
+    _check_parameters(group_sizes, width, parameters)
+    weights = smoothed(frequencies, len(table))
+    order = frequency_order(weights, sort)
+    steps = []
+    for size, rows in zip(
+        group_sizes, np.split(order, starts_of(group_sizes)[1:]), strict=True
+    ):
+        gram = weighted_gram(table[rows], weights[rows])
+        steps.append(_steps(np.linalg.eigvalsh(gram)[::-1], size, width))
+    ranks = [1] * len(group_sizes)
+    spare = parameters - group_reduce_parameters(group_sizes, ranks, width)
+    queue = [(-own[0][0], p, 0) for p, own in enumerate(steps) if own]
+    heapq.heapify(queue)
+    while queue:
+        _, group, step = heapq.heappop(queue)
+        _, cost, rank = steps[group][step]
+        if cost > spare:
+            continue
+        spare -= cost
+        ranks[group] = rank
+        if step + 1 < len(steps[group]):
+            gain = steps[group][step + 1][0]
+            heapq.heappush(queue, (-gain, group, step + 1))
+    return tuple(ranks)
+
+
+def _steps(eigenvalues, size, width):
+    """Returns `(error lowered per parameter, parameters, rank)` from rank 1.
+
+    The last step stores the group dense.
+    """
+    most = min(size, width)
+    dense = next(
+        (k for k in range(1, most + 1) if stored_dense(size, k, width)), None
+    )
+    steps = []
+    for rank in range(2, (dense or most + 1)):
+        cost = size + width
+        steps.append((eigenvalues[rank - 1] / cost, cost, rank))
+    if dense and dense > 1:
+        cost = size * width - (dense - 1) * (size + width)
+        gain = eigenvalues[dense - 1 :].sum() / cost
+        steps.append((gain, cost, dense))
+    return steps
+
+
+def _check_parameters(group_sizes, width, parameters):
+    least = group_reduce_parameters(group_sizes, [1] * len(group_sizes), width)
+    if parameters < least:
+        raise ValueError(
+            f"`parameters` must be at least {least}, which is rank 1 in each "
+            f"of the {len(group_sizes)} groups. "
+            f"Received: parameters={parameters}"
+        )

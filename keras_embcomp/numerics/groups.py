@@ -1,0 +1,127 @@
+"""A table in groups of rows, each the product of two factors or dense.
+
+`places` are the positions of words when the groups follow each other. A group
+is stored dense where its factors would be no smaller.
+"""
+
+from itertools import accumulate
+
+from keras import ops
+
+from keras_embcomp.checks import positive_int
+from keras_embcomp.numerics.lookup import take_rows
+
+
+def starts_of(group_sizes):
+    """Returns the first place of each group."""
+    return [0, *accumulate(group_sizes)][:-1]
+
+
+def stored_dense(size, rank, width):
+    """Returns whether factors would be no smaller than `size * width`."""
+    return rank * (size + width) >= size * width
+
+
+def checked_sizes(name, vocabulary, group_sizes):
+    """Returns group sizes as a tuple; raises unless they sum to `name`."""
+    sizes = tuple(positive_int("group_sizes", size) for size in group_sizes)
+    if sum(sizes) != vocabulary:
+        raise ValueError(
+            f"`group_sizes` must sum to `{name}`. Received: "
+            f"group_sizes={sizes}, so {sum(sizes)}, {name}={vocabulary}"
+        )
+    return sizes
+
+
+def checked_ranks(group_sizes, group_ranks):
+    """Returns ranks as a tuple; raises unless each group has one that fits."""
+    ranks = tuple(positive_int("group_ranks", rank) for rank in group_ranks)
+    if len(ranks) != len(group_sizes):
+        raise ValueError(
+            "`group_ranks` must have one rank for each group. Received: "
+            f"group_ranks={ranks}, group_sizes={group_sizes}"
+        )
+    if any(map(int.__gt__, ranks, group_sizes)):
+        raise ValueError(
+            "`group_ranks` must not exceed `group_sizes`. Received: "
+            f"group_ranks={ranks}, group_sizes={group_sizes}"
+        )
+    return ranks
+
+
+def check_width(name, width, group_ranks):
+    """Raises if a rank exceeds the width."""
+    if max(group_ranks) > width:
+        raise ValueError(
+            f"`group_ranks` must not exceed `{name}`. "
+            f"Received: group_ranks={group_ranks}, {name}={width}"
+        )
+
+
+def grouped_rows(places, outside, embeddings, projections, dtype):
+    """Returns the rows at places, of shape `(*places.shape, width)`.
+
+    Every group is asked for all rows, and those that it does not have are
+    zeroed: shapes do not depend on values, and the projections of all groups
+    are one product.
+
+    Args:
+        places: Tensor of places below the vocabulary.
+        outside: -1, 0 or 1 for ids that were below, in and above the range.
+        embeddings: For each group a tensor of shape `(size, rank)`, or
+            `(size, width)` if it is dense.
+        projections: For each group a tensor of shape `(rank, width)`, or
+            `None` if it is dense.
+        dtype: That of the result.
+    """
+    places, outside = ops.cast(places, "int32"), ops.cast(outside, "int32")
+    narrow, dense = [], 0
+    starts = starts_of(embedding.shape[0] for embedding in embeddings)
+    for start, embedding, projection in zip(
+        starts, embeddings, projections, strict=True
+    ):
+        size = embedding.shape[0]
+        place = places - start
+        own = ops.logical_and(place >= 0, place < size)
+        place = ops.clip(place, 0, size - 1) + outside * (2 * size)
+        rows = ops.cast(take_rows(embedding, place), dtype)
+        rows = ops.where(ops.expand_dims(own, -1), rows, 0)
+        if projection is None:
+            dense = dense + rows
+        else:
+            narrow.append(rows)
+    if not narrow:
+        return dense
+    return dense + ops.matmul(
+        ops.concatenate(narrow, axis=-1), _stacked(projections, dtype)
+    )
+
+
+def grouped_logits(hidden, kernels, projections):
+    """Returns for each group the product with its rows, `(..., size)`.
+
+    Args:
+        hidden: Tensor of shape `(..., width)`.
+        kernels: For each group a tensor of shape `(rank, size)`, or
+            `(width, size)` if it is dense.
+        projections: As for `grouped_rows`.
+    """
+    kernels = [ops.cast(kernel, hidden.dtype) for kernel in kernels]
+    narrow = None
+    if any(projection is not None for projection in projections):
+        stacked = _stacked(projections, hidden.dtype)
+        narrow = ops.matmul(hidden, ops.transpose(stacked))
+    products, start = [], 0
+    for kernel, projection in zip(kernels, projections, strict=True):
+        if projection is None:
+            products.append(ops.matmul(hidden, kernel))
+        else:
+            end = start + kernel.shape[0]
+            products.append(ops.matmul(narrow[..., start:end], kernel))
+            start = end
+    return products
+
+
+def _stacked(projections, dtype):
+    factors = [factor for factor in projections if factor is not None]
+    return ops.cast(ops.concatenate(factors, axis=0), dtype)
