@@ -19,6 +19,8 @@ from text_datasets import load
 from text_pipeline import frequent_words, split_words
 
 from keras_embcomp import (
+    GroupReduceEmbedding,
+    GroupReduceSoftmax,
     HashedEmbedding,
     HashedSoftmax,
     LowRankEmbedding,
@@ -26,9 +28,23 @@ from keras_embcomp import (
     TTEmbedding,
     TTSoftmax,
 )
+from keras_embcomp.numerics.budget import (
+    group_ranks_by_frequency,
+    growing_groups,
+)
 
 CONTEXT, WIDTH, HIDDEN = 5, 64, 128
 UNKNOWN = 0
+
+
+def groups(size, width):
+    """Returns four groups at an eighth of the size, for Zipf's frequencies."""
+    sizes = growing_groups(size, 4)
+    ranks = group_ranks_by_frequency(
+        sizes, width, size * width // 8, 1 / np.arange(1, size + 1)
+    )
+    return {"group_sizes": sizes, "group_ranks": ranks}
+
 
 # From the vocabulary to the input and the output layer.
 METHODS = {
@@ -47,6 +63,10 @@ METHODS = {
     "hashed": lambda size: (
         HashedEmbedding(size, WIDTH, num_subvectors=size, num_parts=8),
         HashedSoftmax(size, num_subvectors=size, num_parts=8),
+    ),
+    "group_reduce": lambda size: (
+        GroupReduceEmbedding(size, WIDTH, **groups(size, WIDTH)),
+        GroupReduceSoftmax(size, **groups(size, HIDDEN)),
     ),
 }
 

@@ -11,7 +11,7 @@ _SYMBOL = r"[^\pL\pM\pN\s]"
 
 
 class TextToIds(tf.Module):
-    """Maps strings to int32 ids of the first `length` words.
+    """Maps strings to int32 ids of their first `length` words.
 
     Words are folded to lower case and split at white space; punctuation
     stands alone. Id 0 is padding, id 1 an unknown word. A text without a word
@@ -23,6 +23,7 @@ class TextToIds(tf.Module):
     Args:
         words: List of distinct strings. The first gets id 2.
         length: Integer. Ids for each text, padded or cut.
+        last: Boolean. Whether the last words of a longer text are kept.
 
     Example:
 
@@ -32,9 +33,10 @@ class TextToIds(tf.Module):
            [1, 0, 0, 0]], dtype=int32)
     """
 
-    def __init__(self, words, length):
+    def __init__(self, words, length, last=False):
         super().__init__(name="text_to_ids")
         self.length = length
+        self._kept = slice(-length, None) if last else slice(length)
         self.vocabulary_size = len(words) + 2
         ids = tf.range(2, self.vocabulary_size)
         # A table read from a file would keep the path of this machine.
@@ -44,7 +46,7 @@ class TextToIds(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def __call__(self, texts):
-        words = split_words(texts)[:, : self.length]
+        words = split_words(texts)[:, self._kept]
         ids = self._table.lookup(words)
         ids = ids.to_tensor(PADDING, shape=(None, self.length))
         # A mean over no words at all would not be a number.

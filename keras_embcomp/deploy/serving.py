@@ -19,7 +19,9 @@ from keras_embcomp.deploy.verify import (
 _TEXTS = np.array(["", "A sentence, to compare with.", "naïve 東京 42"])
 
 
-def export_serving(model, path, version=1, preprocess=None) -> Path:
+def export_serving(
+    model, path, version=1, preprocess=None, signatures=None
+) -> Path:
     """Writes a model for TensorFlow Serving and checks it against Keras.
 
     The signature `serving_default` has the names of the model's inputs and
@@ -35,13 +37,17 @@ def export_serving(model, path, version=1, preprocess=None) -> Path:
         preprocess: `tf.Module` to serve with the model: called with a string
             tensor of shape `(batch,)`, it returns the model's only input. The
             signature then takes strings, as `text`.
+        signatures: Dict of more functions to serve, by name: each a
+            `tf.function` with an `input_signature`, whose specs have the names
+            of its inputs, that returns a dict of tensors. They may use the
+            layers of the model and `preprocess`, and constants.
 
     Returns:
         The folder of the version.
 
     Raises:
-        ValueError: if the model cannot be traced, the version exists, or
-            `path` cannot be written.
+        ValueError: if the model cannot be traced, the version exists, a
+            signature is no such function, or `path` cannot be written.
         RuntimeError: if the saved model computes something else.
     """
     check_exportable(model)
@@ -58,12 +64,15 @@ def export_serving(model, path, version=1, preprocess=None) -> Path:
             "`preprocess` must serve a model with one input. "
             f"Received: a model with {len(model.inputs)}"
         )
-    module = traced_module(model, preprocess)
+    signatures = signatures or {}
+    for name, function in signatures.items():
+        _check_signature(name, function)
+    module = traced_module(model, preprocess, signatures)
     with _folder(target.parent), written_whole(target) as temporary:
         tf.saved_model.save(
             module,
             str(temporary),
-            signatures={"serving_default": module.serve},
+            signatures={"serving_default": module.serve, **module.extra},
         )
         loaded = tf.saved_model.load(str(temporary))
         serve = loaded.signatures["serving_default"]
@@ -72,7 +81,42 @@ def export_serving(model, path, version=1, preprocess=None) -> Path:
             found = serve(**tensors)
             found = [found[name].numpy() for name in output_names(model)]
             largest_difference(expected, found)
+        for name, function in signatures.items():
+            _compare(function, loaded.signatures[name])
     return target
+
+
+def _check_signature(name, function):
+    specs = getattr(function, "input_signature", None)
+    if name == "serving_default" or not specs or not all(s.name for s in specs):
+        raise ValueError(
+            "`signatures` must map names other than 'serving_default' to "
+            "functions made by `tf.function(input_signature=...)`, with a name "
+            f"in each spec. Received: {name!r}: {function!r}"
+        )
+
+
+def _compare(function, served):
+    """Raises unless a served function does what it did before."""
+    import tensorflow as tf
+
+    samples = {
+        spec.name: tf.constant(_TEXTS)
+        if spec.dtype == tf.string
+        else tf.zeros([size or len(_TEXTS) for size in spec.shape], spec.dtype)
+        for spec in function.input_signature
+    }
+    expected, found = function(*samples.values()), served(**samples)
+    for name, one in expected.items():
+        other = found[name].numpy()
+        if one.dtype.is_floating:
+            largest_difference([one.numpy()], [other])
+        elif not np.array_equal(one.numpy(), other):
+            raise RuntimeError(
+                f"The exported function has another {name!r} than before, "
+                "so it was not written. This is a fault of the export: please "
+                "report the model's layers."
+            )
 
 
 def _cases(model, preprocess):

@@ -4,12 +4,13 @@ from keras_embcomp.deploy.verify import call, output_names
 from keras_embcomp.numerics.backends import for_export
 
 
-def traced_module(model, preprocess=None):
+def traced_module(model, preprocess=None, signatures=None):
     """Returns a `tf.Module` whose function `serve` is the model.
 
     Its inputs have the names of the model's inputs, or `text` if a module
     comes before it; it returns a dict with the names of the model's outputs.
-    Each weight is tracked once.
+    Each weight is tracked once. The dict `extra` of the module has the
+    given functions as they are exported.
     """
     import tensorflow as tf
 
@@ -34,4 +35,18 @@ def traced_module(model, preprocess=None):
     module.weights = [variable.value for variable in model.variables]
     module.preprocess = preprocess
     module.serve = tf.function(serve, input_signature=specs)
+    module.extra = {
+        name: _exported(function)
+        for name, function in (signatures or {}).items()
+    }
     return module
+
+
+def _exported(function):
+    import tensorflow as tf
+
+    def call(*inputs):
+        with for_export():
+            return function.python_function(*inputs)
+
+    return tf.function(call, input_signature=function.input_signature)

@@ -8,7 +8,7 @@ import math
 
 from keras import ops
 
-_RUN = 128  # scores of which only the best is looked at first
+_SHORTEST_RUN = 8
 
 
 def inverse(places):
@@ -54,32 +54,38 @@ def _largest_in_runs(scores, k):
     searched. Kept in their order, they keep the first of equal scores.
     """
     size = scores.shape[-1]
-    if size < 4 * k * _RUN:
+    length = _run_length(size, k)
+    if size < 4 * k * length:
         best, places = ops.top_k(scores, k)
         return best, ops.cast(places, "int32")
-    length = _run_length(size)
     missing = -size % length
     if missing:
         padding = [(0, 0)] * (len(scores.shape) - 1) + [(0, missing)]
         scores = ops.pad(scores, padding, constant_values=-math.inf)
-    rows = ops.reshape(scores, (-1, (size + missing) // length, length))
-    _, runs = ops.top_k(ops.max(rows, axis=-1), k)
+    count = (size + missing) // length
+    rows = ops.reshape(scores, (-1, length))
+    runs = ops.top_k(ops.reshape(ops.max(rows, axis=-1), (-1, count)), k)[1]
     runs = ops.sort(ops.cast(runs, "int32"), axis=-1)
-    searched = ops.take_along_axis(rows, ops.expand_dims(runs, -1), axis=1)
+    first = count * ops.arange(ops.shape(runs)[0], dtype="int32")
+    searched = ops.take(rows, runs + ops.expand_dims(first, 1), axis=0)
     best, places = ops.top_k(ops.reshape(searched, (-1, k * length)), k)
     places = ops.cast(places, "int32")
-    places = length * ops.take_along_axis(runs, places // length, axis=-1) + (
-        places % length
-    )
+    runs = ops.take_along_axis(runs, places // length, axis=-1)
+    places = length * runs + places % length
     shape = (*ops.shape(scores)[:-1], k)
     return ops.reshape(best, shape), ops.reshape(places, shape)
 
 
-def _run_length(size):
-    """Returns a length near `_RUN` that divides `size`, or `_RUN`."""
-    lengths = range(_RUN // 2, 2 * _RUN + 1)
+def _run_length(size, k):
+    """Returns a length for which there are as many runs as candidates.
+
+    Of the lengths within a factor of two of that, the nearest that divides
+    `size`, so that nothing is padded, or else that itself.
+    """
+    wanted = max(_SHORTEST_RUN, round(math.sqrt(size / k)))
+    lengths = range(-(-wanted // 2), 2 * wanted + 1)
     divisors = [length for length in lengths if size % length == 0]
-    return min(divisors, key=lambda length: abs(length - _RUN), default=_RUN)
+    return min(divisors, key=lambda one: abs(one - wanted), default=wanted)
 
 
 def log_probabilities(blocks, positions):

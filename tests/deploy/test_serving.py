@@ -48,6 +48,54 @@ def test_serves_text_through_its_preprocessing(tmp_path):
     np.testing.assert_allclose(found, model(letters(text)), atol=1e-6)
 
 
+def best_classes(model, letters):
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])
+    def best(text):
+        scores, classes = tf.math.top_k(model(letters(text)), 2)
+        names = tf.constant(["a", "b", "c"])
+        return {"scores": scores, "names": tf.gather(names, classes)}
+
+    return best
+
+
+def test_serves_more_signatures(tmp_path):
+    model, letters = classifier(), _Letters()
+    best = best_classes(model, letters)
+    folder = export_serving(
+        model,
+        tmp_path / "model",
+        preprocess=letters,
+        signatures={"best": best},
+    )
+    text = tf.constant(["some", "text"])
+    found = tf.saved_model.load(str(folder)).signatures["best"](text=text)
+    expected = best(text)
+    np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-6)
+    np.testing.assert_array_equal(found["names"], expected["names"])
+    np.testing.assert_array_equal(expected["names"].shape, (2, 2))
+
+
+def test_a_signature_without_its_inputs_is_refused(tmp_path):
+    model, letters = classifier(), _Letters()
+    best = best_classes(model, letters)
+    unnamed = tf.function(
+        best.python_function, input_signature=[tf.TensorSpec([None], tf.string)]
+    )
+    for signatures in (
+        {"best": best.python_function},
+        {"best": unnamed},
+        {"serving_default": best},
+    ):
+        with pytest.raises(ValueError, match="`signatures` must map names"):
+            export_serving(
+                model,
+                tmp_path / "model",
+                preprocess=letters,
+                signatures=signatures,
+            )
+    assert not list(tmp_path.iterdir())
+
+
 def test_stores_each_weight_once(tmp_path):
     model = classifier(vocabulary=20_000, rank=8)
     folder = export_serving(model, tmp_path / "model")

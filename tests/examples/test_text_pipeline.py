@@ -24,6 +24,12 @@ def test_maps_a_text_to_ids(text_to_ids, text, ids):
     assert text_to_ids(tf.constant([text])).numpy().tolist() == [ids]
 
 
+def test_keeps_the_last_words_if_asked():
+    text_to_ids = TextToIds(["good", "film"], length=2, last=True)
+    ids = text_to_ids(tf.constant(["a good film", "film"])).numpy()
+    assert ids.tolist() == [[2, 3], [3, 0]]
+
+
 def test_ids_are_int32_of_a_fixed_length(text_to_ids):
     ids = text_to_ids(tf.constant(["good", "a long film . . . ."])).numpy()
     assert ids.dtype == np.int32

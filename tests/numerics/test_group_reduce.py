@@ -147,7 +147,11 @@ def test_groups_share_the_vocabulary_out():
     assert equal_groups(10, 3) == (4, 3, 3)
     assert growing_groups(13, 3, growth=3) == (1, 3, 9)
     assert growing_groups(5, 5, growth=10) == (1, 1, 1, 1, 1)
-    assert sum(growing_groups(100_003, 20)) == 100_003
+    for vocabulary in (300, 3_001, 100_003, 400_000):
+        for num_groups in (1, 2, 5, 20):
+            sizes = growing_groups(vocabulary, num_groups)
+            assert sum(sizes) == vocabulary and min(sizes) > 0
+            assert list(sizes) == sorted(sizes)
     with pytest.raises(ValueError, match="`num_groups` must not exceed"):
         equal_groups(3, 4)
 

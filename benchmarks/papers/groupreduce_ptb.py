@@ -1,0 +1,249 @@
+"""GroupReduce on Penn Treebank: the experiment of Chen et al. 2018.
+
+A two-layer LSTM of 200 units is trained with dense tables, once. Each row then
+compresses its input and its output, measures the perplexity, trains everything
+but the compressed tables for one epoch more, and measures again. The first rows
+add one thing at a time at equal parameters, as the paper's Table 2; the others
+ask for the smallest tables within 3 % of the dense perplexity.
+
+A row is saved as it finishes, and a second run goes on where the first stopped.
+
+    python benchmarks/papers/groupreduce_ptb.py --data-dir ../shared/data
+"""
+
+import time
+
+import keras
+import numpy as np
+from dense import DenseGradientEmbedding
+from ptb import fit, language_model, load, perplexity
+from results import add, parse_options, read
+
+from keras_embcomp import (
+    GroupReduceEmbedding,
+    GroupReduceSoftmax,
+)
+from keras_embcomp.numerics.budget import (
+    equal_groups,
+    group_ranks_by_error,
+    group_ranks_by_frequency,
+)
+
+UNITS, DROPOUT, EPOCHS, RATE = 200, 0.2, 6, 4e-3
+RETRAIN_RATE, NUM_GROUPS, SWEEPS = 1e-3, 5, 10
+ABLATION = 8  # times smaller
+
+
+def one_group(weighted):
+    """Returns what makes the arguments of a plain SVD, or a weighted one."""
+
+    def arguments(table, parameters, counts):
+        return {
+            "group_sizes": (len(table),),
+            "group_ranks": (parameters // sum(table.shape),),
+            "frequencies": counts if weighted else None,
+        }
+
+    return arguments
+
+
+def groups(rule, sweeps=0):
+    """Returns what makes the arguments of five groups and a rule for ranks."""
+
+    def arguments(table, parameters, counts):
+        sizes = equal_groups(len(table), NUM_GROUPS)
+        width = table.shape[1]
+        if rule == "error":
+            ranks = group_ranks_by_error(table, sizes, parameters, counts)
+        else:
+            weights = counts if rule == "frequency" else np.ones(len(table))
+            ranks = group_ranks_by_frequency(sizes, width, parameters, weights)
+        return {
+            "group_sizes": sizes,
+            "group_ranks": ranks,
+            "frequencies": counts,
+            "max_sweeps": sweeps,
+        }
+
+    return arguments
+
+
+BEST = groups("error")
+
+# From a name to the method, how many times fewer numbers, and bits of each.
+ROWS = {
+    "SVD": (one_group(False), ABLATION, 32),
+    "weighted SVD": (one_group(True), ABLATION, 32),
+    "5 groups, equal ranks": (groups("equal"), ABLATION, 32),
+    "ranks by frequency": (groups("frequency"), ABLATION, 32),
+    "by frequency, sweeps": (groups("frequency", SWEEPS), ABLATION, 32),
+    "ranks by error": (BEST, ABLATION, 32),
+    "by error, sweeps": (groups("error", SWEEPS), ABLATION, 32),
+    "5 times": (BEST, 5, 32),
+    "10 times": (BEST, 10, 32),
+    "15 times": (BEST, 15, 32),
+    "5 times, 8 bits": (BEST, 5, 8),
+    "8 times, 8 bits": (BEST, 8, 8),
+    "5 times, 4 bits": (BEST, 5, 4),
+    "8 times, 4 bits": (BEST, 8, 4),
+}
+
+
+def model_of(embedding, head):
+    return language_model(embedding, head, UNITS, DROPOUT)
+
+
+def dense_model(path, words, train, validation):
+    """Returns the trained dense model, from its file if there is one."""
+    if not path.exists():
+        keras.utils.set_random_seed(0)
+        model = model_of(
+            DenseGradientEmbedding(len(words), UNITS),
+            keras.layers.Dense(len(words)),
+        )
+        print(fit(model, train, validation, RATE, EPOCHS), flush=True)
+        model.save_weights(path)
+    model = model_of(
+        DenseGradientEmbedding(len(words), UNITS),
+        keras.layers.Dense(len(words)),
+    )
+    model.load_weights(path)
+    model.compile(
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    return model
+
+
+def compressed(dense, arguments, ratio, counts):
+    """Returns a copy of a model with both tables compressed."""
+    embedding, head = dense.layers[1], dense.layers[-1]
+    tables = [
+        keras.ops.convert_to_numpy(embedding.embeddings),
+        keras.ops.convert_to_numpy(head.kernel).T,
+    ]
+    embeds, kernels = (
+        arguments(table, int(table.size / ratio), counts) for table in tables
+    )
+    model = model_of(
+        GroupReduceEmbedding.from_layer(embedding, **embeds),
+        GroupReduceSoftmax.from_layer(head, **kernels),
+    )
+    for ours, theirs in zip(model.layers, dense.layers, strict=True):
+        if isinstance(ours, keras.layers.LSTM):
+            ours.set_weights(theirs.get_weights())
+    return model
+
+
+def tables_of(model):
+    """Returns the weights of both tables: all but the bias and the places."""
+    embedding, head = model.layers[1], model.layers[-1]
+    return [
+        *embedding.embeddings,
+        *embedding.projections,
+        *head.kernels,
+        *head.projections,
+    ]
+
+
+def quantize(weights, bits):
+    """Rounds matrices to the middles of `2**bits` intervals; returns bytes.
+
+    As the paper, but with a range for each unit of rank, the shorter side of a
+    matrix, not for the whole matrix. Its two float32 numbers are counted.
+    """
+    size = 0
+    for weight in weights:
+        matrix = keras.ops.convert_to_numpy(weight)
+        axis = int(np.argmax(matrix.shape))
+        low = matrix.min(axis=axis, keepdims=True)
+        step = (matrix.max(axis=axis, keepdims=True) - low) / 2**bits
+        step = np.where(step > 0, step, 1)
+        codes = np.minimum((matrix - low) // step, 2**bits - 1)
+        weight.assign(low + (codes + 0.5) * step)
+        size += matrix.size * bits / 8 + 8 * step.size
+    return size
+
+
+def run(data_dir, names, results):
+    """Measures what is not in the results yet, one row a name."""
+    words, (train, validation, test) = load(data_dir)
+    counts = np.bincount(train, minlength=len(words))
+    path = results.with_suffix(".weights.h5")
+    dense = dense_model(path, words, train, validation)
+    done = {row["name"] for row in read(results)}
+    size = 4 * 2 * len(words) * UNITS
+    if "dense" not in done:
+        scores = {
+            f"{name}_before": perplexity(dense, text)
+            for name, text in (("validation", validation), ("test", test))
+        }
+        add(results, {"name": "dense", "bytes": size, **scores})
+    for name in names:
+        if name in done:
+            continue
+        arguments, ratio, bits = ROWS[name]
+        keras.utils.set_random_seed(0)
+        start = time.time()
+        model = compressed(dense, arguments, ratio, counts)
+        tables = tables_of(model)
+        stored = sum(4 * np.prod(weight.shape) for weight in tables)
+        if bits < 32:
+            stored = quantize(tables, bits)
+        for layer in (model.layers[1], model.layers[-1]):
+            stored += 4 * len(words) * layer.permuted
+        seconds = time.time() - start
+        model.compile(loss=dense.loss)
+        before = perplexity(model, test)
+        for weight in tables:
+            weight.trainable = False
+        (after,) = fit(model, train, validation, RETRAIN_RATE, 1)
+        row = {
+            "name": name,
+            "ratio": ratio,
+            "bits": bits,
+            "ranks": [model.layers[i].group_ranks for i in (1, -1)],
+            "bytes": float(stored),
+            "test_before": before,
+            "validation": after,
+            "test": perplexity(model, test),
+            "seconds": seconds,
+        }
+        add(results, row)
+        keras.utils.clear_session()
+
+
+def table(rows):
+    """Returns the Markdown table, a line a row name."""
+    lines = [
+        "| tables | bytes | times smaller | test | retrained | to dense |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows = {row["name"]: row for row in rows}
+    dense = rows["dense"]
+    for name in ("dense", *ROWS):
+        if name not in rows:
+            continue
+        row = rows[name]
+        after = row.get("test", dense["test_before"])
+        lines.append(
+            f"| {name} | {row['bytes']:,.0f} | "
+            f"{dense['bytes'] / row['bytes']:.1f} | {row['test_before']:.1f} | "
+            f"{after:.1f} | {after / dense['test_before'] - 1:+.1%} |"
+        )
+    return "\n".join(lines)
+
+
+def main():
+    options = parse_options(
+        __doc__.split("\n")[0],
+        "groupreduce_ptb",
+        [0],
+        default=list(ROWS),
+        choices=ROWS,
+    )
+    run(options.data_dir, options.rows, options.results)
+    print(table(read(options.results)))
+
+
+if __name__ == "__main__":
+    main()
