@@ -1,11 +1,15 @@
 """What low rank and groups lose of GloVe's table, weighed by frequency.
 
-The ablation of Chen et al. 2018, Table 2, on reconstruction: each row adds one
-thing to the row before it, at equal parameters.
+Each method has the same budget of numbers. Where words are grouped by count,
+the place of each takes one of them. The error is relative, plain and weighed by
+the counts of `wordfreq`.
 
     python benchmarks/group_reduce_error.py
+    python benchmarks/group_reduce_error.py --large
 """
 
+import argparse
+import resource
 import time
 
 import numpy as np
@@ -24,59 +28,101 @@ from keras_embcomp.numerics.group_reduce import group_reduce, smoothed
 NUM_GROUPS, SWEEPS = 10, 10
 
 
-def main():
-    _, table, counts = glove()
+def restored(groups):
+    """Returns the table that groups stand for."""
+    blocks = [
+        rows if projection is None else rows @ projection
+        for rows, projection in zip(
+            groups.embeddings, groups.projections, strict=True
+        )
+    ]
+    return np.concatenate(blocks)[groups.places()]
+
+
+def methods(table, counts, budget):
+    """Yields a name and the arguments of `group_reduce` for each method."""
     vocabulary, width = table.shape
-    weights = smoothed(counts, vocabulary)
-    equal = equal_groups(vocabulary, NUM_GROUPS)
-    growing = growing_groups(vocabulary, NUM_GROUPS)
+    rank = low_rank_from_fraction(vocabulary, width, budget / table.size)
+    one = {"group_sizes": (vocabulary,), "group_ranks": (rank,)}
+    yield "low rank", one
+    yield "low rank, weighted", {**one, "frequencies": counts, "sort": False}
+    counted = {"frequencies": counts}
+    alike, left = np.ones(vocabulary), budget - vocabulary
+    for name, sizes in (
+        ("equal groups", equal_groups(vocabulary, NUM_GROUPS)),
+        ("growing groups", growing_groups(vocabulary, NUM_GROUPS)),
+    ):
+        for rule, ranks in (
+            (
+                "equal ranks",
+                group_ranks_by_frequency(sizes, width, left, alike),
+            ),
+            (
+                "ranks by frequency",
+                group_ranks_by_frequency(sizes, width, left, counts),
+            ),
+            (
+                "ranks by error",
+                group_ranks_by_error(table, sizes, left, counts),
+            ),
+        ):
+            groups = {"group_sizes": sizes, "group_ranks": ranks}
+            yield f"{name}, {rule}", {**groups, **counted}
+        swept = {**groups, **counted, "max_sweeps": SWEEPS}
+        yield f"{name}, by error, sweeps", swept
+        ranks = group_ranks_by_error(table, sizes, budget, counts, sort=False)
+        kept = {"group_sizes": sizes, "group_ranks": ranks, "sort": False}
+        yield f"{name}, by error, GloVe's order", {**kept, **counted}
+
+
+def compare():
+    _, table, counts = glove()
+    weights = smoothed(counts, len(table))
     norms = np.sum(table**2, axis=1)
-
-    def row(ratio, name, sizes, ranks, counts, sweeps=0):
-        start = time.perf_counter()
-        groups = group_reduce(
-            table, sizes, ranks, counts, max_sweeps=sweeps, verbose=0
-        )
-        seconds = time.perf_counter() - start
-        blocks = [
-            rows if projection is None else rows @ projection
-            for rows, projection in zip(
-                groups.embeddings, groups.projections, strict=True
-            )
-        ]
-        approximation = np.concatenate(blocks)[groups.places()]
-        errors = np.sum((table - approximation) ** 2, axis=1)
-        numbers = group_reduce_parameters(groups.sizes, ranks, width)
-        stored = groups.structure()["permuted"] * vocabulary
-        plain = (errors.sum() / norms.sum()) ** 0.5
-        weighted = (weights @ errors / (weights @ norms)) ** 0.5
-        print(
-            f"| {ratio} | {name} | {numbers:,} + {stored:,} | {plain:.3f} | "
-            f"{weighted:.3f} | {seconds:.1f} |",
-            flush=True,
-        )
-
-    print("| ratio | method | numbers + places | error | weighted | seconds |")
+    print("| ratio | method | numbers | error | weighted error | seconds |")
     print("|---|---|---|---|---|---|")
     for ratio in (4, 8, 16):
-        budget = table.size // ratio
-        rank = low_rank_from_fraction(vocabulary, width, 1 / ratio)
-        one = (vocabulary,), (rank,)
-        row(ratio, "low rank", *one, None)
-        row(ratio, "low rank, weighted", *one, counts)
-        for name, sizes in (("equal", equal), ("growing", growing)):
-            alike = group_ranks_by_frequency(
-                sizes, width, budget, np.ones(vocabulary)
+        for name, arguments in methods(table, counts, table.size // ratio):
+            start = time.perf_counter()
+            groups = group_reduce(table, **arguments, verbose=0)
+            seconds = time.perf_counter() - start
+            numbers = group_reduce_parameters(
+                groups.sizes, arguments["group_ranks"], table.shape[1]
             )
-            row(ratio, f"{name} groups", sizes, alike, counts)
-            by_frequency = group_ranks_by_frequency(
-                sizes, width, budget, counts
+            numbers += groups.structure()["permuted"] * len(table)
+            errors = np.sum((table - restored(groups)) ** 2, axis=1)
+            plain = (errors.sum() / norms.sum()) ** 0.5
+            weighted = (weights @ errors / (weights @ norms)) ** 0.5
+            print(
+                f"| {ratio} | {name} | {numbers:,} | {plain:.3f} | "
+                f"{weighted:.3f} | {seconds:.1f} |",
+                flush=True,
             )
-            row(ratio, "ranks by frequency", sizes, by_frequency, counts)
-            row(ratio, "and sweeps", sizes, by_frequency, counts, SWEEPS)
-            by_error = group_ranks_by_error(table, sizes, budget, counts)
-            row(ratio, "ranks by error", sizes, by_error, counts)
-            row(ratio, "and sweeps", sizes, by_error, counts, SWEEPS)
+
+
+def large():
+    """Times a table of 800,000 rows, and its memory."""
+    table = np.random.default_rng(0).standard_normal((800_000, 256), "float32")
+    counts = 1 / np.arange(1, len(table) + 1)
+    sizes = equal_groups(len(table), 20)
+    ranks = group_ranks_by_frequency(sizes, 256, table.size // 10, counts)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print("| sweeps | seconds | peak memory / table |")
+    print("|---|---|---|")
+    for sweeps in (0, 5):
+        start = time.perf_counter()
+        group_reduce(table, sizes, ranks, counts, sweeps, verbose=0)
+        seconds = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        print(
+            f"| {sweeps} | {seconds:.0f} | {1024 * peak / table.nbytes:.1f} |"
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--large", action="store_true", help=large.__doc__)
+    large() if parser.parse_args().large else compare()
 
 
 if __name__ == "__main__":

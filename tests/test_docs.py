@@ -19,16 +19,19 @@ MODULES = [
         keras_embcomp.__path__, "keras_embcomp."
     )
 ]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+BLOCKS = {
+    page.name: re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+    for page in PAGES
+}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/methods.md"])
+@pytest.mark.parametrize("page", [name for name in BLOCKS if BLOCKS[name]])
 @pytest.mark.tensorflow_only
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
-    assert blocks
     names = {}
-    for block in blocks:  # later blocks build on earlier ones
+    for block in BLOCKS[page]:  # later blocks build on earlier ones
         exec(compile(block, page, "exec"), names)
 
 

@@ -23,6 +23,9 @@ from keras_embcomp import HashedEmbedding, HashedSoftmax
 from keras_embcomp.numerics.lookup import take_rows
 
 UNITS, NUM_PARTS, DROPOUT, RATE, EPOCHS = 300, 10, 0.2, 4e-3, 4
+# Of a dense table. A sub-vector that n words share has it sqrt(n) times: Adam
+# takes larger steps for what is rarely used, such as the row of one word.
+TABLE_RATE = 6 * RATE
 START = keras.initializers.RandomUniform(-0.1, 0.1)
 
 
@@ -91,9 +94,18 @@ def run(data_dir, names, seeds, results):
                 continue
             keras.utils.set_random_seed(seed)
             embedding, head = (make(len(words)) for make in ROWS[name])
+            embedding.build()
             model = language_model(embedding, head, UNITS, DROPOUT)
             start = time.time()
-            perplexities = fit(model, train, validation, RATE, EPOCHS)
+            users = len(words) * UNITS / embedding.count_params()
+            perplexities = fit(
+                model,
+                train,
+                validation,
+                RATE,
+                EPOCHS,
+                table_rate=TABLE_RATE * users**0.5,
+            )
             row = {
                 "name": name,
                 "seed": seed,
