@@ -4,6 +4,7 @@ Medians of forward passes that take turns, in milliseconds, and how many times
 faster than the dense layer of TensorFlow, in brackets. PyTorch's adaptive
 softmax is the peer.
 
+    pip install torch
     python benchmarks/softmax.py
     python benchmarks/softmax.py --units 200000 --width 2048 --tokens 20 \\
         --ratio 8 --layers HashedSoftmax

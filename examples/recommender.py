@@ -12,6 +12,7 @@ narrower.
 
 import argparse
 import os
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -124,7 +125,8 @@ def main():
         )
         if options.output:
             options.output.mkdir(parents=True, exist_ok=True)
-            model.save(options.output / f"{name.split(',')[0]}.keras")
+            file = re.sub(r"\W+", "_", name) + ".keras"
+            model.save(options.output / file)
     print("\n".join(lines))
 
 

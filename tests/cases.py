@@ -168,6 +168,11 @@ EMBEDDINGS = (
                 "Received: group_sizes=0",
             ),
             (
+                {"group_sizes": 307},
+                "`group_sizes` must be a list of positive integers. "
+                "Received: group_sizes=307",
+            ),
+            (
                 {"group_ranks": (12, 5)},
                 "`group_ranks` must have one rank for each group. Received: "
                 "group_ranks=(12, 5), group_sizes=(50, 100, 157)",

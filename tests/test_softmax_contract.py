@@ -87,11 +87,37 @@ def test_log_prob_is_that_of_the_probabilities(case, compiled, generator):
     np.testing.assert_allclose(found, np.log(expected), rtol=1e-5, atol=1e-5)
 
 
-def test_log_prob_of_an_unknown_id_is_nan(case, generator):
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_log_prob_of_an_unknown_id_is_nan(case, dtype, generator):
     layer = built(make(case))
-    ids = np.array([-1, 5, VOCABULARY], "int32")
+    beyond = 2**32 + 1 if dtype == "int64" else VOCABULARY
+    if dtype == "int64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX has no int64 unless it is enabled")
+    ids = np.array([-1, 5, beyond], dtype)
     found = ops.convert_to_numpy(layer.log_prob(some_hidden(generator, 3), ids))
     np.testing.assert_array_equal(np.isnan(found), [True, False, True])
+
+
+def test_top_k_and_log_prob_say_what_is_wrong(case, generator):
+    hidden, ids = some_hidden(generator, 3), np.zeros(3, "int32")
+    for call in (
+        lambda layer, hidden: layer.top_k(hidden, 2),
+        lambda layer, hidden: layer.log_prob(hidden, ids),
+    ):
+        with pytest.raises(ValueError, match="must be built before its width"):
+            call(make(case), hidden)
+        with pytest.raises(ValueError, match="`hidden` must have the width"):
+            call(built(make(case)), hidden[:, 1:])
+    with pytest.raises(ValueError, match="`ids` must have the shape of"):
+        built(make(case)).log_prob(hidden, ids[:1])
+
+
+def test_top_k_and_log_prob_take_symbolic_inputs(case):
+    layer = built(make(case))
+    hidden, ids = keras.Input((4, WIDTH)), keras.Input((4,), dtype="int32")
+    scores, units = layer.top_k(hidden, 2)
+    assert scores.shape == units.shape == (None, 4, 2)
+    assert layer.log_prob(hidden, ids).shape == (None, 4)
 
 
 def test_has_one_shape_symbolic_and_eager(case, generator):

@@ -64,9 +64,10 @@ def export_serving(
             "`preprocess` must serve a model with one input. "
             f"Received: a model with {len(model.inputs)}"
         )
-    signatures = signatures or {}
-    for name, function in signatures.items():
+    outputs = {}
+    for name, function in (signatures or {}).items():
         _check_signature(name, function)
+        outputs[name] = _outputs(name, function)
     module = traced_module(model, preprocess, signatures)
     with _folder(target.parent), written_whole(target) as temporary:
         tf.saved_model.save(
@@ -81,32 +82,56 @@ def export_serving(
             found = serve(**tensors)
             found = [found[name].numpy() for name in output_names(model)]
             largest_difference(expected, found)
-        for name, function in signatures.items():
-            _compare(function, loaded.signatures[name])
+        for name, (samples, expected) in outputs.items():
+            _compare(expected, loaded.signatures[name](**samples))
     return target
 
 
 def _check_signature(name, function):
-    specs = getattr(function, "input_signature", None)
-    if name == "serving_default" or not specs or not all(s.name for s in specs):
+    import tensorflow as tf
+
+    specs = getattr(function, "input_signature", None) or ()
+    names = [getattr(spec, "name", None) for spec in specs]
+    if (
+        not str(name).isidentifier()
+        or name == "serving_default"
+        or not specs
+        or None in names
+        or len(set(names)) < len(names)
+        or not all(isinstance(spec, tf.TensorSpec) for spec in specs)
+        or any(spec.shape.rank is None for spec in specs)
+    ):
         raise ValueError(
             "`signatures` must map names other than 'serving_default' to "
-            "functions made by `tf.function(input_signature=...)`, with a name "
-            f"in each spec. Received: {name!r}: {function!r}"
+            "functions made by `tf.function(input_signature=...)`, of tensors "
+            "of a known rank with a name each. "
+            f"Received: {name!r}: {function!r}"
         )
 
 
-def _compare(function, served):
-    """Raises unless a served function does what it did before."""
+def _outputs(name, function):
+    """Returns inputs of a function, and what it gives for them."""
     import tensorflow as tf
 
-    samples = {
-        spec.name: tf.constant(_TEXTS)
-        if spec.dtype == tf.string
-        else tf.zeros([size or len(_TEXTS) for size in spec.shape], spec.dtype)
-        for spec in function.input_signature
-    }
-    expected, found = function(*samples.values()), served(**samples)
+    samples = {}
+    for spec in function.input_signature:
+        shape = [size or len(_TEXTS) for size in spec.shape]
+        samples[spec.name] = (
+            tf.constant(np.resize(_TEXTS, shape))
+            if spec.dtype == tf.string
+            else tf.zeros(shape, spec.dtype)
+        )
+    outputs = function(*samples.values())
+    if not isinstance(outputs, dict):
+        raise ValueError(
+            "`signatures` must return dicts of tensors. "
+            f"Received: {name!r}, which returns a {type(outputs).__name__}"
+        )
+    return samples, outputs
+
+
+def _compare(expected, found):
+    """Raises unless a served function gives what it gave before."""
     for name, one in expected.items():
         other = found[name].numpy()
         if one.dtype.is_floating:

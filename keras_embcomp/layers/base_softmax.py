@@ -74,7 +74,9 @@ class CompressedSoftmax(Compressed):
 
         Returns:
             As `keras.ops.top_k` of the scores, which are logits with the bias:
-            the scores, falling, and the units, both of shape `(..., k)`.
+            the scores, falling, and the units, both of shape `(..., k)`. Of
+            equal scores the first comes first, in groups that are `permuted`
+            that of the earlier group.
         """
         at_most("k", positive_int("k", k), "units", self.units)
         blocks, places = self._score_blocks(hidden)
@@ -98,13 +100,30 @@ class CompressedSoftmax(Compressed):
             Tensor of the shape of `ids`, float32 at least.
         """
         blocks, places = self._score_blocks(hidden)
-        ids = ops.cast(ids, "int32")
+        ids = ops.convert_to_tensor(ids)
+        if len(ids.shape) != len(hidden.shape) - 1 or not all(
+            None in sizes or sizes[0] == sizes[1]
+            for sizes in zip(ids.shape, hidden.shape[:-1], strict=True)
+        ):
+            raise ValueError(
+                "`ids` must have the shape of `hidden` without the width. "
+                f"Received: ids of shape {tuple(ids.shape)}, hidden of shape "
+                f"{tuple(hidden.shape)}"
+            )
         known = ops.logical_and(ids >= 0, ids < self.units)
+        ids = ops.cast(ops.clip(ids, 0, self.units - 1), "int32")
         if places is not None:
-            ids = ops.take(places, ops.clip(ids, 0, self.units - 1), axis=0)
+            ids = ops.take(places, ids, axis=0)
         return ops.where(known, log_probabilities(blocks, ids), float("nan"))
 
     def _score_blocks(self, hidden):
+        width = self.dense_shape[1]  # says so if the layer is not built
+        if hidden.shape[-1] != width:
+            raise ValueError(
+                "`hidden` must have the width that the layer was built with. "
+                f"Received: hidden of shape {tuple(hidden.shape)}, "
+                f"width={width}"
+            )
         hidden = ops.cast(hidden, self.compute_dtype)
         blocks, places = self.logit_blocks(hidden)
         if not self.use_bias:

@@ -154,8 +154,7 @@ class GroupReduceEmbedding(WordGroups, CompressedEmbedding):
         groups = group_reduce(
             table, group_sizes, group_ranks, frequencies, max_sweeps, sort
         )
-        arguments = {**groups.structure(), **kwargs}
-        layer = cls(*np.shape(table), group_ranks=group_ranks, **arguments)
+        layer = cls(*np.shape(table), **{**kwargs, **groups.structure()})
         layer.build()
         layer.set_groups_of(groups, layer.embeddings, groups.embeddings)
         return layer
@@ -289,9 +288,8 @@ class GroupReduceSoftmax(WordGroups, CompressedSoftmax):
         groups = group_reduce(
             table, group_sizes, group_ranks, frequencies, max_sweeps, sort
         )
-        arguments = {**groups.structure(), **kwargs}
         units, width = np.shape(table)
-        layer = cls(units, group_ranks=group_ranks, **arguments)
+        layer = cls(units, **{**kwargs, **groups.structure()})
         layer.build((None, width))
         kernels = [matrix.T for matrix in groups.embeddings]
         layer.set_groups_of(groups, layer.kernels, kernels)

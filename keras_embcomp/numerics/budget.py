@@ -5,9 +5,18 @@ from fractions import Fraction
 
 import numpy as np
 
-from keras_embcomp.checks import at_most
+from keras_embcomp.checks import (
+    at_most,
+    finite_table,
+    positive_int,
+    positive_number,
+)
 from keras_embcomp.numerics.group_reduce import frequency_order, smoothed
-from keras_embcomp.numerics.groups import starts_of, stored_dense
+from keras_embcomp.numerics.groups import (
+    checked_sizes,
+    starts_of,
+    stored_dense,
+)
 from keras_embcomp.numerics.low_rank import weighted_gram
 
 
@@ -44,7 +53,7 @@ def low_rank_from_fraction(vocabulary: int, width: int, fraction: float) -> int:
 
 def equal_groups(vocabulary: int, num_groups: int) -> tuple[int, ...]:
     """Returns group sizes that differ by at most one."""
-    at_most("num_groups", num_groups, "vocabulary", vocabulary)
+    _check_num_groups(vocabulary, num_groups)
     least, more = divmod(vocabulary, num_groups)
     return tuple(least + (p < more) for p in range(num_groups))
 
@@ -57,13 +66,24 @@ def growing_groups(
     Sizes above 256, but the least of them, are multiples of 64: the search of
     `top_k` is faster then.
     """
-    at_most("num_groups", num_groups, "vocabulary", vocabulary)
-    shares = growth ** np.arange(num_groups)
+    _check_num_groups(vocabulary, num_groups)
+    positive_number("growth", growth)
+    shares = float(growth) ** np.arange(1 - num_groups, 1)
     sizes = np.maximum(vocabulary * shares / shares.sum(), 1).round()
     large = sizes > 256
     sizes = np.where(large, 64 * (sizes // 64), sizes).astype(int)
-    sizes[np.argmax(large) if large.any() else -1] += vocabulary - sizes.sum()
+    missing = vocabulary - sizes.sum()
+    if missing > 0:
+        sizes[np.argmax(large) if large.any() else -1] += missing
+    for _ in range(-missing):
+        sizes[np.argmax(sizes)] -= 1
     return tuple(sizes.tolist())
+
+
+def _check_num_groups(vocabulary, num_groups):
+    positive_int("vocabulary", vocabulary)
+    positive_int("num_groups", num_groups)
+    at_most("num_groups", num_groups, "vocabulary", vocabulary)
 
 
 def group_reduce_parameters(group_sizes, group_ranks, width: int) -> int:
@@ -97,7 +117,9 @@ def group_ranks_by_frequency(
     Raises:
         ValueError: if rank 1 everywhere has more parameters; says how many.
     """
-    weights = smoothed(frequencies, sum(group_sizes))
+    positive_int("width", width)
+    group_sizes = checked_sizes("words", len(frequencies), group_sizes)
+    weights = smoothed(frequencies, len(frequencies))
     falling = weights[frequency_order(weights, sort)]
     means = np.add.reduceat(falling, starts_of(group_sizes)) / group_sizes
     most = np.minimum(group_sizes, width)
@@ -134,7 +156,8 @@ def group_ranks_by_error(
     Raises:
         ValueError: if rank 1 everywhere has more parameters; says how many.
     """
-    table = np.asarray(table)
+    table = finite_table("table", table)
+    group_sizes = checked_sizes("rows of the table", len(table), group_sizes)
     width = table.shape[1]
     _check_parameters(group_sizes, width, parameters)
     weights = smoothed(frequencies, len(table))

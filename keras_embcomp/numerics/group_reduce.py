@@ -27,6 +27,7 @@ class Groups(NamedTuple):
     Attributes:
         order: int32 array: the row of the table at each place, group by group.
         sizes: Size of each group.
+        ranks: Rank of each group.
         embeddings: Array of shape `(size, rank)` for each group, or `(size,
             width)` if it is stored dense.
         projections: Array of shape `(rank, width)` with orthonormal rows, or
@@ -36,6 +37,7 @@ class Groups(NamedTuple):
 
     order: np.ndarray
     sizes: tuple
+    ranks: tuple
     embeddings: list
     projections: list
     objective: float
@@ -47,7 +49,11 @@ class Groups(NamedTuple):
     def structure(self):
         """Returns the arguments of a layer that holds the groups."""
         in_order = np.array_equal(self.order, np.arange(len(self.order)))
-        return {"group_sizes": self.sizes, "permuted": not in_order}
+        return {
+            "group_sizes": self.sizes,
+            "group_ranks": self.ranks,
+            "permuted": not in_order,
+        }
 
 
 def smoothed(frequencies, vocabulary):
@@ -108,6 +114,11 @@ def group_reduce(
     sizes = checked_sizes("rows of the table", vocabulary, group_sizes)
     ranks = checked_ranks(sizes, group_ranks)
     check_width("width", width, ranks)
+    if not isinstance(max_sweeps, int) or max_sweeps < 0:
+        raise ValueError(
+            "`max_sweeps` must be an integer, 0 or more. "
+            f"Received: max_sweeps={max_sweeps}"
+        )
     weights = smoothed(frequencies, vocabulary)
     order = frequency_order(weights, sort)
     members = [np.sort(rows) for rows in np.split(order, starts_of(sizes)[1:])]
@@ -141,6 +152,7 @@ def group_reduce(
     return Groups(
         np.concatenate(members),
         tuple(map(len, members)),
+        ranks,
         [fit.embeddings for fit in fits],
         [fit.projection for fit in fits],
         objective,
@@ -183,7 +195,7 @@ def _moved(table, members, ranks, fits, weights):
         sizes = np.bincount(wanted, minlength=len(ranks))
         # A group must not become dense, nor a dense one cease to be.
         changing = [
-            size == 0 or stored_dense(size, rank, width) != was
+            size < rank or stored_dense(size, rank, width) != was
             for size, rank, was in zip(sizes, ranks, dense, strict=True)
         ]
         if not any(changing):

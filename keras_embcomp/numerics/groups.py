@@ -4,6 +4,7 @@
 is stored dense where its factors would be no smaller.
 """
 
+from collections.abc import Iterable
 from itertools import accumulate
 
 from keras import ops
@@ -24,7 +25,7 @@ def stored_dense(size, rank, width):
 
 def checked_sizes(name, vocabulary, group_sizes):
     """Returns group sizes as a tuple; raises unless they sum to `name`."""
-    sizes = tuple(positive_int("group_sizes", size) for size in group_sizes)
+    sizes = _integers("group_sizes", group_sizes)
     if sum(sizes) != vocabulary:
         raise ValueError(
             f"`group_sizes` must sum to `{name}`. Received: "
@@ -35,7 +36,7 @@ def checked_sizes(name, vocabulary, group_sizes):
 
 def checked_ranks(group_sizes, group_ranks):
     """Returns ranks as a tuple; raises unless each group has one that fits."""
-    ranks = tuple(positive_int("group_ranks", rank) for rank in group_ranks)
+    ranks = _integers("group_ranks", group_ranks)
     if len(ranks) != len(group_sizes):
         raise ValueError(
             "`group_ranks` must have one rank for each group. Received: "
@@ -47,6 +48,15 @@ def checked_ranks(group_sizes, group_ranks):
             f"group_ranks={ranks}, group_sizes={group_sizes}"
         )
     return ranks
+
+
+def _integers(name, value):
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValueError(
+            f"`{name}` must be a list of positive integers. "
+            f"Received: {name}={value}"
+        )
+    return tuple(positive_int(name, number) for number in value)
 
 
 def check_width(name, width, group_ranks):

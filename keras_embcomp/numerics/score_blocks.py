@@ -66,8 +66,9 @@ def _largest_in_runs(scores, k):
     rows = ops.reshape(scores, (-1, length))
     runs = ops.top_k(ops.reshape(ops.max(rows, axis=-1), (-1, count)), k)[1]
     runs = ops.sort(ops.cast(runs, "int32"), axis=-1)
-    first = count * ops.arange(ops.shape(runs)[0], dtype="int32")
-    searched = ops.take(rows, runs + ops.expand_dims(first, 1), axis=0)
+    # Numbers of the tokens, whose count a symbolic tensor does not tell.
+    token = ops.cumsum(ops.ones_like(runs[:, :1]), axis=0) - 1
+    searched = ops.take(rows, runs + count * token, axis=0)
     best, places = ops.top_k(ops.reshape(searched, (-1, k * length)), k)
     places = ops.cast(places, "int32")
     runs = ops.take_along_axis(runs, places // length, axis=-1)

@@ -75,12 +75,28 @@ def test_serves_more_signatures(tmp_path):
     np.testing.assert_array_equal(expected["names"].shape, (2, 2))
 
 
+def test_serves_a_signature_of_any_shape(tmp_path):
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string, "text")])
+    def length(text):
+        return {"length": tf.strings.length(text)}
+
+    folder = export_serving(
+        classifier(), tmp_path / "model", signatures={"length": length}
+    )
+    served_length = tf.saved_model.load(str(folder)).signatures["length"]
+    assert int(served_length(text=tf.constant("four"))["length"]) == 4
+
+
 def test_a_signature_without_its_inputs_is_refused(tmp_path):
     model, letters = classifier(), _Letters()
     best = best_classes(model, letters)
     unnamed = tf.function(
         best.python_function, input_signature=[tf.TensorSpec([None], tf.string)]
     )
+    text = tf.TensorSpec([None], tf.string, "text")
+    bare = tf.function(tf.strings.length, input_signature=[text])
+    with pytest.raises(ValueError, match="`signatures` must return dicts"):
+        export_serving(model, tmp_path / "model", signatures={"best": bare})
     for signatures in (
         {"best": best.python_function},
         {"best": unnamed},

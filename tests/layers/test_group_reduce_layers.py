@@ -40,6 +40,14 @@ def test_words_keep_their_ids_whatever_their_groups(table, counts):
     )
 
 
+@pytest.mark.parametrize("permuted", [True, False])
+def test_places_are_kept_where_words_are_not_sorted(table, counts, permuted):
+    layer = GroupReduceEmbedding.from_dense(
+        table, SIZES, (12, 12, 12), frequencies=counts, permuted=permuted
+    )
+    np.testing.assert_allclose(layer.to_dense(), table, atol=1e-5)
+
+
 def test_places_are_stored_and_counted(table, counts):
     sorted_layer = GroupReduceEmbedding(307, 12, SIZES, RANKS)
     sorted_layer.build()

@@ -113,6 +113,25 @@ def test_a_dense_group_stays_dense_and_a_low_rank_one_does_not_become_it(
         assert (one is None) == (other is None)
 
 
+def test_a_group_keeps_as_many_rows_as_its_rank(generator):
+    ranks = (1, 2, 2)
+    for _ in range(200):
+        table = generator.normal(size=(13, 5))
+        counts = generator.permutation(13) + 1.0
+        groups = group_reduce(table, (7, 2, 4), ranks, counts, max_sweeps=3)
+        assert all(map(int.__ge__, groups.sizes, ranks))
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, None])
+def test_refuses_wrong_numbers_of_sweeps(table, wrong):
+    with pytest.raises(ValueError) as error:
+        group_reduce(table, SIZES, RANKS, max_sweeps=wrong)
+    assert str(error.value) == (
+        "`max_sweeps` must be an integer, 0 or more. "
+        f"Received: max_sweeps={wrong}"
+    )
+
+
 def test_groups_as_they_come_have_their_ranks(table, counts):
     groups = group_reduce(table, SIZES, RANKS, counts, sort=False)
     np.testing.assert_array_equal(groups.order, np.arange(500))
@@ -147,13 +166,17 @@ def test_groups_share_the_vocabulary_out():
     assert equal_groups(10, 3) == (4, 3, 3)
     assert growing_groups(13, 3, growth=3) == (1, 3, 9)
     assert growing_groups(5, 5, growth=10) == (1, 1, 1, 1, 1)
-    for vocabulary in (300, 3_001, 100_003, 400_000):
-        for num_groups in (1, 2, 5, 20):
+    for vocabulary in (20, 60, 300, 3_001, 100_003, 400_000):
+        for num_groups in (1, 2, 5, 17, 20):
             sizes = growing_groups(vocabulary, num_groups)
             assert sum(sizes) == vocabulary and min(sizes) > 0
             assert list(sizes) == sorted(sizes)
     with pytest.raises(ValueError, match="`num_groups` must not exceed"):
         equal_groups(3, 4)
+    with pytest.raises(ValueError, match="`num_groups` must be a positive"):
+        growing_groups(3, 0)
+    with pytest.raises(ValueError, match="`growth` must be a finite number"):
+        growing_groups(30, 3, growth=0)
 
 
 def test_ranks_by_frequency_are_in_proportion_to_it():
@@ -182,6 +205,15 @@ def test_ranks_use_the_budget_and_no_more(table, counts, parameters):
         groups = group_reduce(table, SIZES, ranks, counts)
         errors.append(weighted_error(table, groups, counts))
     assert errors[1] <= 1.001 * errors[0] + 1e-6
+
+
+def test_ranks_are_for_groups_that_sum_to_the_vocabulary(table, counts):
+    for ranks in (
+        lambda: group_ranks_by_frequency((9, 9), 12, 535, counts),
+        lambda: group_ranks_by_error(table, (9, 9), 535),
+    ):
+        with pytest.raises(ValueError, match="`group_sizes` must sum to"):
+            ranks()
 
 
 def test_a_budget_below_rank_one_names_the_least(table):

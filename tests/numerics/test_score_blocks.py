@@ -43,6 +43,11 @@ def test_finds_the_largest_below_minus_infinity(generator):
     assert np.max(ops.convert_to_numpy(ids)) < 6_007
 
 
+def test_searches_runs_of_symbolic_scores():
+    scores, ids = largest([keras.Input((6_400,))], 9)
+    assert scores.shape == ids.shape == (None, 9)
+
+
 def test_log_probabilities_are_those_of_all_blocks(generator):
     scores = generator.normal(size=(5, 30), scale=40).astype("float32")
     ids = generator.integers(0, 30, 5).astype("int32")
