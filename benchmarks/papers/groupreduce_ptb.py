@@ -101,10 +101,7 @@ def dense_model(path, words, train, validation):
             DenseGradientEmbedding(len(words), UNITS),
             keras.layers.Dense(len(words)),
         )
-        perplexities = fit(
-            model, train, validation, RATE, EPOCHS, table_rate=6 * RATE
-        )
-        print(perplexities, flush=True)
+        print(fit(model, train, validation, RATE, EPOCHS), flush=True)
         model.save_weights(path)
     model = model_of(
         DenseGradientEmbedding(len(words), UNITS),

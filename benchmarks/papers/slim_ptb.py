@@ -23,9 +23,6 @@ from keras_embcomp import HashedEmbedding, HashedSoftmax
 from keras_embcomp.numerics.lookup import take_rows
 
 UNITS, NUM_PARTS, DROPOUT, RATE, EPOCHS = 300, 10, 0.2, 4e-3, 4
-# Of a dense table. A sub-vector that n words share has it sqrt(n) times: Adam
-# takes larger steps for what is rarely used, such as the row of one word.
-TABLE_RATE = 6 * RATE
 START = keras.initializers.RandomUniform(-0.1, 0.1)
 
 
@@ -97,6 +94,8 @@ def run(data_dir, names, seeds, results):
             embedding.build()
             model = language_model(embedding, head, UNITS, DROPOUT)
             start = time.time()
+            # Adam takes larger steps for what is rarely used, such as one
+            # word's row, than for a sub-vector that many words share.
             users = len(words) * UNITS / embedding.count_params()
             perplexities = fit(
                 model,
@@ -104,7 +103,7 @@ def run(data_dir, names, seeds, results):
                 validation,
                 RATE,
                 EPOCHS,
-                table_rate=TABLE_RATE * users**0.5,
+                table_rate=RATE * users**0.5,
             )
             row = {
                 "name": name,
