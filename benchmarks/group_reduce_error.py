@@ -28,17 +28,6 @@ from keras_embcomp.numerics.group_reduce import group_reduce, smoothed
 NUM_GROUPS, SWEEPS = 10, 10
 
 
-def restored(groups):
-    """Returns the table that groups stand for."""
-    blocks = [
-        rows if projection is None else rows @ projection
-        for rows, projection in zip(
-            groups.embeddings, groups.projections, strict=True
-        )
-    ]
-    return np.concatenate(blocks)[groups.places()]
-
-
 def methods(table, counts, budget):
     """Yields a name and the arguments of `group_reduce` for each method."""
     vocabulary, width = table.shape
@@ -90,7 +79,7 @@ def compare():
                 groups.sizes, arguments["group_ranks"], table.shape[1]
             )
             numbers += groups.structure()["permuted"] * len(table)
-            errors = np.sum((table - restored(groups)) ** 2, axis=1)
+            errors = np.sum((table - groups.table()) ** 2, axis=1)
             plain = (errors.sum() / norms.sum()) ** 0.5
             weighted = (weights @ errors / (weights @ norms)) ** 0.5
             print(

@@ -26,7 +26,7 @@ from keras_embcomp import HashedEmbedding
 
 WIDTH, NUM_PARTS, SHRINK, LIKED = 40, 10, 10, 4
 
-# From the number of ids to the table, and the rate of Adam.
+# From the number of ids to the table.
 TABLES = {
     "dense": lambda size: keras.layers.Embedding(size, WIDTH),
     "hashed, 1/10": lambda size: HashedEmbedding(

@@ -42,12 +42,37 @@ class Case:
         return self.layer.__name__
 
 
+# What the two sides of a method have in common.
+_LOW_RANK = dict(
+    structure={"rank": 4},
+    full={"rank": WIDTH},
+    growing=({"rank": 1}, {"rank": 3}, {"rank": 8}),
+)
+_TENSOR_TRAIN = dict(
+    structure={"tt_ranks": 3},
+    full={"tt_shape": _TWO_CORES, "tt_ranks": 54},
+    growing=tuple({"num_cores": 4, "tt_ranks": r} for r in (2, 6, 18)),
+)
+_HASHED = dict(
+    structure={"num_subvectors": 100, "num_parts": 3},
+    full={"num_subvectors": 3 * VOCABULARY, "num_parts": 3},
+    growing=tuple(
+        {"num_subvectors": size, "num_parts": 3} for size in (20, 100, 400)
+    ),
+)
+_GROUP_REDUCE = dict(
+    structure={"group_sizes": _GROUPS, "group_ranks": (12, 5, 2)},
+    full={"group_sizes": _GROUPS, "group_ranks": (12, 12, 12)},
+    growing=tuple(
+        {"group_sizes": _GROUPS, "group_ranks": ranks}
+        for ranks in ((1, 1, 1), (5, 2, 1), (12, 6, 3))
+    ),
+)
+
 EMBEDDINGS = (
     Case(
         layer=keras_embcomp.LowRankEmbedding,
-        structure={"rank": 4},
-        full={"rank": WIDTH},
-        growing=({"rank": 1}, {"rank": 3}, {"rank": 8}),
+        **_LOW_RANK,
         huge={"input_dim": 2_000_000, "output_dim": 8_192, "rank": 1},
         table=oracles.low_rank_table,
         wrong=(
@@ -64,9 +89,7 @@ EMBEDDINGS = (
     ),
     Case(
         layer=keras_embcomp.TTEmbedding,
-        structure={"tt_ranks": 3},
-        full={"tt_shape": _TWO_CORES, "tt_ranks": 54},
-        growing=tuple({"num_cores": 4, "tt_ranks": r} for r in (2, 6, 18)),
+        **_TENSOR_TRAIN,
         huge={"input_dim": 2_000_000, "output_dim": 8_192, "tt_ranks": 2},
         table=_TT_TABLE,
         wrong=(
@@ -106,11 +129,7 @@ EMBEDDINGS = (
     ),
     Case(
         layer=keras_embcomp.HashedEmbedding,
-        structure={"num_subvectors": 100, "num_parts": 3},
-        full={"num_subvectors": 3 * VOCABULARY, "num_parts": 3},
-        growing=tuple(
-            {"num_subvectors": size, "num_parts": 3} for size in (20, 100, 400)
-        ),
+        **_HASHED,
         huge={
             "input_dim": 2_000_000,
             "output_dim": 8_192,
@@ -143,12 +162,7 @@ EMBEDDINGS = (
     ),
     Case(
         layer=keras_embcomp.GroupReduceEmbedding,
-        structure={"group_sizes": _GROUPS, "group_ranks": (12, 5, 2)},
-        full={"group_sizes": _GROUPS, "group_ranks": (12, 12, 12)},
-        growing=tuple(
-            {"group_sizes": _GROUPS, "group_ranks": ranks}
-            for ranks in ((1, 1, 1), (5, 2, 1), (12, 6, 3))
-        ),
+        **_GROUP_REDUCE,
         huge={
             "input_dim": 2_000_000,
             "output_dim": 8_192,
@@ -194,9 +208,7 @@ EMBEDDINGS = (
 SOFTMAXES = (
     Case(
         layer=keras_embcomp.LowRankSoftmax,
-        structure={"rank": 4},
-        full={"rank": WIDTH},
-        growing=({"rank": 1}, {"rank": 3}, {"rank": 8}),
+        **_LOW_RANK,
         huge={"units": 2_000_000, "rank": 1},
         table=oracles.low_rank_table,
         wrong=(
@@ -208,9 +220,7 @@ SOFTMAXES = (
     ),
     Case(
         layer=keras_embcomp.TTSoftmax,
-        structure={"tt_ranks": 3},
-        full={"tt_shape": _TWO_CORES, "tt_ranks": 54},
-        growing=tuple({"num_cores": 4, "tt_ranks": r} for r in (2, 6, 18)),
+        **_TENSOR_TRAIN,
         huge={"units": 2_000_000, "tt_ranks": 2},
         table=_TT_TABLE,
         wrong=(
@@ -222,11 +232,7 @@ SOFTMAXES = (
     ),
     Case(
         layer=keras_embcomp.HashedSoftmax,
-        structure={"num_subvectors": 100, "num_parts": 3},
-        full={"num_subvectors": 3 * VOCABULARY, "num_parts": 3},
-        growing=tuple(
-            {"num_subvectors": size, "num_parts": 3} for size in (20, 100, 400)
-        ),
+        **_HASHED,
         huge={"units": 2_000_000, "num_subvectors": 1_000, "num_parts": 2},
         table=partial(oracles.hashed_table, VOCABULARY, 3, False),
         wrong=(
@@ -239,12 +245,7 @@ SOFTMAXES = (
     ),
     Case(
         layer=keras_embcomp.GroupReduceSoftmax,
-        structure={"group_sizes": _GROUPS, "group_ranks": (12, 5, 2)},
-        full={"group_sizes": _GROUPS, "group_ranks": (12, 12, 12)},
-        growing=tuple(
-            {"group_sizes": _GROUPS, "group_ranks": ranks}
-            for ranks in ((1, 1, 1), (5, 2, 1), (12, 6, 3))
-        ),
+        **_GROUP_REDUCE,
         huge={
             "units": 2_000_000,
             "group_sizes": (500_000, 1_500_000),

@@ -95,19 +95,16 @@ def model_of(embedding, head):
 
 def dense_model(path, words, train, validation):
     """Returns the trained dense model, from its file if there is one."""
-    if not path.exists():
-        keras.utils.set_random_seed(0)
-        model = model_of(
-            DenseGradientEmbedding(len(words), UNITS),
-            keras.layers.Dense(len(words)),
-        )
-        print(fit(model, train, validation, RATE, EPOCHS), flush=True)
-        model.save_weights(path)
+    keras.utils.set_random_seed(0)
     model = model_of(
         DenseGradientEmbedding(len(words), UNITS),
         keras.layers.Dense(len(words)),
     )
-    model.load_weights(path)
+    if path.exists():
+        model.load_weights(path)
+    else:
+        print(fit(model, train, validation, RATE, EPOCHS), flush=True)
+        model.save_weights(path)
     model.compile(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )

@@ -1,6 +1,5 @@
 """What the two sides of a GroupReduce layer share: groups of words."""
 
-import numpy as np
 from keras import ops
 
 from keras_embcomp.layers.base import Compressed
@@ -8,6 +7,7 @@ from keras_embcomp.numerics.groups import (
     check_width,
     checked_ranks,
     checked_sizes,
+    grouped_table,
     stored_dense,
 )
 
@@ -70,15 +70,13 @@ class WordGroups(Compressed):
 
     def table_of(self, embeddings):
         """Returns the table, given each group's words in rows."""
-        rows = []
-        projections = self.group_projections(self.dense_shape[1])
-        for embedding, projection in zip(embeddings, projections, strict=True):
-            block = ops.convert_to_numpy(embedding).astype("float32")
-            if projection is not None:
-                factor = ops.convert_to_numpy(projection).astype("float32")
-                block = block @ factor
-            rows.append(block)
-        table = np.concatenate(rows)
+        table = grouped_table(
+            [_in_numpy(embedding) for embedding in embeddings],
+            [
+                None if projection is None else _in_numpy(projection)
+                for projection in self.group_projections(self.dense_shape[1])
+            ],
+        )
         if self.places is None:
             return table
         return table[ops.convert_to_numpy(self.places)]
@@ -110,3 +108,7 @@ class WordGroups(Compressed):
 
 def _in_order(shape, dtype):
     return ops.arange(shape[0], dtype=dtype)
+
+
+def _in_numpy(weight):
+    return ops.convert_to_numpy(weight).astype("float32")

@@ -10,6 +10,7 @@ from keras_embcomp.numerics.groups import (
     check_width,
     checked_ranks,
     checked_sizes,
+    grouped_table,
     starts_of,
     stored_dense,
 )
@@ -45,6 +46,11 @@ class Groups(NamedTuple):
     def places(self):
         """Returns where each row is, the inverse of `order`."""
         return np.argsort(self.order).astype("int32")
+
+    def table(self):
+        """Returns the table that the groups stand for."""
+        table = grouped_table(self.embeddings, self.projections)
+        return table[self.places()]
 
     def structure(self):
         """Returns the arguments of a layer that holds the groups."""
@@ -213,7 +219,7 @@ def _cheapest(errors, numbers, own, closed):
     Rows neither leave nor enter the groups in `closed`.
     """
     free = ~np.isin(own, closed)
-    costs = errors[free].copy()
+    costs = errors[free]  # a copy
     costs[:, closed] = np.inf
     most = numbers[own[free]].sum()
     low, high = 0.0, float(errors.max()) + 1e-30

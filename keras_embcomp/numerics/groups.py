@@ -7,6 +7,7 @@ is stored dense where its factors would be no smaller.
 from collections.abc import Iterable
 from itertools import accumulate
 
+import numpy as np
 from keras import ops
 
 from keras_embcomp.checks import positive_int
@@ -66,6 +67,25 @@ def check_width(name, width, group_ranks):
             f"`group_ranks` must not exceed `{name}`. "
             f"Received: group_ranks={group_ranks}, {name}={width}"
         )
+
+
+def grouped_table(embeddings, projections):
+    """Returns the rows of all groups, one after the other, as an array.
+
+    Args:
+        embeddings: For each group an array of shape `(size, rank)`, or
+            `(size, width)` if it is dense.
+        projections: For each group an array of shape `(rank, width)`, or
+            `None` if it is dense.
+    """
+    return np.concatenate(
+        [
+            embedding if projection is None else embedding @ projection
+            for embedding, projection in zip(
+                embeddings, projections, strict=True
+            )
+        ]
+    )
 
 
 def grouped_rows(places, outside, embeddings, projections, dtype):
