@@ -3,6 +3,10 @@
 from keras_embcomp.callbacks import CyclicallyAnnealedLearningRate
 from keras_embcomp.deploy.litert import export_litert
 from keras_embcomp.deploy.serving import export_serving
+from keras_embcomp.layers.distilled import (
+    DistilledEmbedding,
+    DistilledSoftmax,
+)
 from keras_embcomp.layers.group_reduce import (
     GroupReduceEmbedding,
     GroupReduceSoftmax,
@@ -15,6 +19,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CyclicallyAnnealedLearningRate",
+    "DistilledEmbedding",
+    "DistilledSoftmax",
     "GroupReduceEmbedding",
     "GroupReduceSoftmax",
     "HashedEmbedding",

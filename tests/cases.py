@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import oracles
+import refused
 
 import keras_embcomp
 
@@ -28,6 +29,7 @@ class Case:
             memory though its weights do.
         table: The oracle, from the table's weights to the table.
         wrong: Arguments that must be refused, each with the message.
+        note: What tells two cases of a layer apart.
     """
 
     layer: type
@@ -37,9 +39,10 @@ class Case:
     huge: dict
     table: Callable
     wrong: tuple = ()
+    note: str = ""
 
     def __str__(self):
-        return self.layer.__name__
+        return self.layer.__name__ + self.note
 
 
 # What the two sides of a method have in common.
@@ -68,6 +71,21 @@ _GROUP_REDUCE = dict(
         for ranks in ((1, 1, 1), (5, 2, 1), (12, 6, 3))
     ),
 )
+_DISTILLED = dict(
+    structure={"rank": 4},
+    full={"rank": WIDTH},
+    growing=({"rank": 1}, {"rank": 3}, {"rank": 8}),
+    table=oracles.decoded_table,
+)
+_DECODED = dict(
+    structure={"rank": 4, "hidden_dim": 7},
+    full={"rank": WIDTH, "hidden_dim": 7},
+    growing=tuple(
+        {"rank": rank, "hidden_dim": 7, "epochs": 3} for rank in (1, 3, 8)
+    ),
+    table=oracles.decoded_table,
+    note="hidden",
+)
 
 EMBEDDINGS = (
     Case(
@@ -75,57 +93,14 @@ EMBEDDINGS = (
         **_LOW_RANK,
         huge={"input_dim": 2_000_000, "output_dim": 8_192, "rank": 1},
         table=oracles.low_rank_table,
-        wrong=(
-            (
-                {"rank": 13},
-                "`rank` must not exceed `output_dim`. "
-                "Received: rank=13, output_dim=12",
-            ),
-            (
-                {"rank": 0},
-                "`rank` must be a positive integer. Received: rank=0",
-            ),
-        ),
+        wrong=refused.LOW_RANK,
     ),
     Case(
         layer=keras_embcomp.TTEmbedding,
         **_TENSOR_TRAIN,
         huge={"input_dim": 2_000_000, "output_dim": 8_192, "tt_ranks": 2},
         table=_TT_TABLE,
-        wrong=(
-            (
-                {"tt_shape": ((17, 18), (3, 4))},
-                "The row modes of `tt_shape` must multiply to at least "
-                "`input_dim`; `tt_shape=None` picks modes that fit. Received: "
-                "tt_shape=((17, 18), (3, 4)), so 306 rows, input_dim=307",
-            ),
-            (
-                {"tt_shape": ((17, 19), (3, 3))},
-                "The column modes of `tt_shape` must multiply to the width of "
-                "the table; `tt_shape=None` picks modes that fit. Received: "
-                "tt_shape=((17, 19), (3, 3)), so 9 columns, width=12",
-            ),
-            (
-                {"tt_shape": (307, 12)},
-                "`tt_shape` must be a pair of tuples of positive integers, row "
-                "modes and column modes, one of each for 2 to 6 cores. "
-                "Received: tt_shape=(307, 12)",
-            ),
-            (
-                {"num_cores": 7},
-                "`num_cores` must be from 2 to 6. Received: num_cores=7",
-            ),
-            (
-                {"tt_ranks": [2, 2, 2]},
-                "`tt_ranks` must be an integer, or a list with one rank for "
-                "each of the 2 places between the 3 cores. "
-                "Received: tt_ranks=(2, 2, 2)",
-            ),
-            (
-                {"tt_ranks": 0},
-                "`tt_ranks` must be a positive integer. Received: tt_ranks=0",
-            ),
-        ),
+        wrong=refused.TENSOR_TRAIN,
     ),
     Case(
         layer=keras_embcomp.HashedEmbedding,
@@ -137,28 +112,7 @@ EMBEDDINGS = (
             "num_parts": 2,
         },
         table=partial(oracles.hashed_table, VOCABULARY, 3, True),
-        wrong=(
-            (
-                {"num_parts": 5},
-                "`num_parts` must divide `output_dim`; the nearest that do are "
-                "4 and 6. Received: num_parts=5, output_dim=12",
-            ),
-            (
-                {"num_subvectors": 922},
-                "`num_subvectors` must not exceed `input_dim * num_parts`. "
-                "Received: num_subvectors=922, input_dim * num_parts=921",
-            ),
-            (
-                {"num_parts": 2**24},
-                "`input_dim * num_parts` must be below 2**31. "
-                "Received: input_dim=307, num_parts=16777216",
-            ),
-            (
-                {"num_subvectors": 2, "shared_pool": False},
-                "`num_parts` must not exceed `num_subvectors`. "
-                "Received: num_parts=3, num_subvectors=2",
-            ),
-        ),
+        wrong=refused.HASHED,
     ),
     Case(
         layer=keras_embcomp.GroupReduceEmbedding,
@@ -170,38 +124,23 @@ EMBEDDINGS = (
             "group_ranks": (2, 1),
         },
         table=partial(oracles.grouped_table, False, WIDTH),
-        wrong=(
-            (
-                {"group_sizes": (50, 100, 156)},
-                "`group_sizes` must sum to `input_dim`. Received: "
-                "group_sizes=(50, 100, 156), so 306, input_dim=307",
-            ),
-            (
-                {"group_sizes": (307, 0)},
-                "`group_sizes` must be a positive integer. "
-                "Received: group_sizes=0",
-            ),
-            (
-                {"group_sizes": 307},
-                "`group_sizes` must be a list of positive integers. "
-                "Received: group_sizes=307",
-            ),
-            (
-                {"group_ranks": (12, 5)},
-                "`group_ranks` must have one rank for each group. Received: "
-                "group_ranks=(12, 5), group_sizes=(50, 100, 157)",
-            ),
-            (
-                {"group_ranks": (51, 5, 2)},
-                "`group_ranks` must not exceed `group_sizes`. Received: "
-                "group_ranks=(51, 5, 2), group_sizes=(50, 100, 157)",
-            ),
-            (
-                {"group_ranks": (13, 5, 2)},
-                "`group_ranks` must not exceed `output_dim`. Received: "
-                "group_ranks=(13, 5, 2), output_dim=12",
-            ),
-        ),
+        wrong=refused.GROUP_REDUCE,
+    ),
+    Case(
+        layer=keras_embcomp.DistilledEmbedding,
+        **_DISTILLED,
+        huge={"input_dim": 2_000_000, "output_dim": 8_192, "rank": 1},
+        wrong=refused.DISTILLED,
+    ),
+    Case(
+        layer=keras_embcomp.DistilledEmbedding,
+        **_DECODED,
+        huge={
+            "input_dim": 2_000_000,
+            "output_dim": 8_192,
+            "rank": 1,
+            "hidden_dim": 16,
+        },
     ),
 )
 
@@ -259,5 +198,15 @@ SOFTMAXES = (
                 "group_sizes=(50, 100, 156), so 306, units=307",
             ),
         ),
+    ),
+    Case(
+        layer=keras_embcomp.DistilledSoftmax,
+        **_DISTILLED,
+        huge={"units": 2_000_000, "rank": 1},
+    ),
+    Case(
+        layer=keras_embcomp.DistilledSoftmax,
+        **_DECODED,
+        huge={"units": 2_000_000, "rank": 1, "hidden_dim": 16},
     ),
 )

@@ -86,6 +86,17 @@ def grouped_table(transposed, width, *weights):
     return np.stack(rows)
 
 
+def decoded_table(rows, bias, projection, projection_bias, *hidden):
+    """Decodes word by word; ReLU is the positive part."""
+    table = []
+    for row in rows:
+        narrow = row @ hidden[0] if hidden else row
+        features = [max(x, 0.0) for x in narrow + bias]
+        word = np.array(features) @ projection + projection_bias
+        table.append(word + row @ hidden[1] if hidden else word)
+    return np.stack(table)
+
+
 def cyclically_annealed_rates(upper, lower, decay, freq, step_size, epochs, n):
     """The paper's loop, to the letter: the rate of every iteration."""
     rates, bound, it = [], upper, 0

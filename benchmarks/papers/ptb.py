@@ -72,31 +72,20 @@ class FreshStates(keras.callbacks.Callback):
     on_epoch_begin = on_test_begin = reset
 
 
-def fit(model, train, validation, rate, epochs, table_rate=None):
-    """Trains at rates that fall to nothing; returns perplexities.
+def fit(model, train, validation, rate, epochs):
+    """Trains at a rate that falls to nothing; returns perplexities.
 
-    They are those of the validation text after each epoch. `table_rate` is that
-    of the embedding, if it has one of its own. Adam is without momentum, with
-    which it takes far longer to leave the unigram model.
+    They are those of the validation text after each epoch. Adam is without
+    momentum, with which it takes far longer to leave the unigram model.
     """
     inputs, targets, weights = windows(train)
     steps = len(inputs) // BATCH_SIZE
 
-    def adam(rate):
-        schedule = keras.optimizers.schedules.CosineDecay(
-            0.0, epochs * steps, warmup_target=rate, warmup_steps=steps // 5
-        )
-        return keras.optimizers.Adam(schedule, beta_1=0.0, global_clipnorm=1.0)
-
-    optimizer = adam(rate)
-    if table_rate is not None:
-        paths = {weight.path for weight in model.layers[1].weights}
-        rest, tables = optimizer, adam(table_rate)
-        optimizer = keras.optimizers.MultiOptimizer(
-            lambda variable: tables if variable.path in paths else rest
-        )
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, epochs * steps, warmup_target=rate, warmup_steps=steps // 5
+    )
     model.compile(
-        optimizer,
+        keras.optimizers.Adam(schedule, beta_1=0.0, global_clipnorm=1.0),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=True,
     )

@@ -94,17 +94,7 @@ def run(data_dir, names, seeds, results):
             embedding.build()
             model = language_model(embedding, head, UNITS, DROPOUT)
             start = time.time()
-            # Adam takes larger steps for what is rarely used, such as one
-            # word's row, than for a sub-vector that many words share.
-            users = len(words) * UNITS / embedding.count_params()
-            perplexities = fit(
-                model,
-                train,
-                validation,
-                RATE,
-                EPOCHS,
-                table_rate=RATE * users**0.5,
-            )
+            perplexities = fit(model, train, validation, RATE, EPOCHS)
             row = {
                 "name": name,
                 "seed": seed,

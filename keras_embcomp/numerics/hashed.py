@@ -15,6 +15,7 @@ from keras_embcomp.checks import at_most
 from keras_embcomp.numerics.backends import (
     compiled_by_tensorflow,
     exporting,
+    unfolded_zero,
 )
 from keras_embcomp.numerics.lookup import gather_rows, likely_count, take_rows
 from keras_embcomp.numerics.shuffles import shuffle_constants, shuffled
@@ -183,9 +184,7 @@ def _code_table_of(tokens, assignment):
         return code_table(assignment)
     import tensorflow as tf
 
-    # Always 0, but no converter knows, or it would store the table.
-    zero = tf.cast(tokens[0, 0] > float("inf"), "int32")
-    ids = tf.range(assignment.vocabulary + zero)
+    ids = tf.range(assignment.vocabulary + unfolded_zero(tokens))
     return codes(tf.reshape(ids, (assignment.vocabulary,)), assignment)
 
 

@@ -1,0 +1,165 @@
+"""What the two sides of a distilled layer share: narrow rows and a decoder."""
+
+import numpy as np
+from keras import activations, initializers, ops
+
+from keras_embcomp.checks import frequency_weights, positive_int
+from keras_embcomp.layers.base import Compressed
+from keras_embcomp.layers.reconstruction import fit_rows
+from keras_embcomp.numerics.distilled import (
+    Decoder,
+    decoded_logits,
+    lifted,
+    principal_rows,
+    regressed,
+    rescaled,
+    with_hidden_layer,
+)
+
+_BLOCK_ROWS = 16_384
+_LIFT = initializers.Constant(0.05)
+
+
+class DecodedTable(Compressed):
+    """A table decoded from narrow rows, to be mixed into either side."""
+
+    def set_decoder(self, rank, activation, hidden_dim, **parts):
+        """Keeps what the decoder depends on."""
+        self.rank = positive_int("rank", rank)
+        if hidden_dim is not None:
+            hidden_dim = positive_int("hidden_dim", hidden_dim)
+        self.hidden_dim = hidden_dim
+        self.decoder_activation = activations.get(activation)
+        self.set_parts(**parts)
+
+    def add_decoder(self, vocabulary, width):
+        """Creates the weights of the table."""
+        self.embeddings = self.add_table_weight(
+            "embeddings", (vocabulary, self.rank)
+        )
+        # Without a hidden layer, a row whose features are all 0 would have no
+        # gradient: the bias starts them above.
+        self.hidden_bias = self.add_weight(
+            name="hidden_bias",
+            shape=(self.hidden_dim or self.rank,),
+            initializer="zeros" if self.hidden_dim else _LIFT,
+        )
+        features = self.hidden_dim or self.rank
+        self.projection = self.add_table_weight("projection", (features, width))
+        self.projection_bias = self.add_weight(
+            name="projection_bias", shape=(width,), initializer="zeros"
+        )
+        self.hidden_kernel = self.shortcut = None
+        if self.hidden_dim:
+            self.hidden_kernel = self.add_weight(
+                name="hidden_kernel",
+                shape=(self.rank, self.hidden_dim),
+                initializer="he_normal",
+            )
+            self.shortcut = self.add_weight(
+                name="shortcut",
+                shape=(self.rank, width),
+                initializer="lecun_normal",
+            )
+
+    @property
+    def decoder(self):
+        """What decodes narrow rows, of the dtypes of the weights."""
+        return Decoder(
+            self.decoder_activation,
+            self.hidden_bias,
+            self.projection,
+            self.projection_bias,
+            self.hidden_kernel,
+            self.shortcut,
+        )
+
+    def logit_blocks(self, hidden):
+        embeddings = ops.cast(self.embeddings, hidden.dtype)
+        decoder = self.decoder.cast(hidden.dtype)
+        return decoded_logits(hidden, embeddings, decoder), None
+
+    def logits(self, hidden):
+        """Returns `hidden @ table.T`, of shape `(..., vocabulary)`."""
+        blocks, _ = self.logit_blocks(hidden)
+        return blocks[0] if len(blocks) == 1 else ops.concatenate(blocks, -1)
+
+    def to_dense(self):
+        """Returns the table as a float32 NumPy array of `dense_shape`."""
+        embeddings = ops.cast(self.embeddings, "float32")
+        decoder = self.decoder.cast("float32")
+        return np.concatenate(
+            [
+                ops.convert_to_numpy(
+                    decoder.decode(embeddings[start : start + _BLOCK_ROWS])
+                )
+                for start in range(0, embeddings.shape[0], _BLOCK_ROWS)
+            ]
+        )
+
+    def set_table(self, weights):
+        """Assigns the weights of the table, in the order of `table_weights`."""
+        for weight, value in zip(self.table_weights, weights, strict=True):
+            weight.assign(value)
+
+    @property
+    def table_weights(self):
+        """The weights of the table, without the bias of an output layer."""
+        weights = [
+            self.embeddings,
+            self.hidden_bias,
+            self.projection,
+            self.projection_bias,
+        ]
+        if self.hidden_dim:
+            weights += [self.hidden_kernel, self.shortcut]
+        return weights
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "rank": self.rank,
+            "hidden_dim": self.hidden_dim,
+        }
+
+
+def fit_table(layer, table, frequencies, epochs, learning_rate, seed, verbose):
+    """Assigns the weights of a built embedding that fit a table best.
+
+    Starts from the best affine table, which for the paper's form with ReLU is
+    the best of all, and is learned further otherwise.
+    """
+    weights = frequency_weights(frequencies, len(table))
+    *affine, scale = principal_rows(table, layer.rank, weights)
+    activation = layer.decoder_activation
+    linear = _is_linear_above_zero(activation)
+    if layer.hidden_dim:
+        start = with_hidden_layer(*affine, layer.hidden_dim, seed)
+    elif linear:
+        start = lifted(*affine)
+    else:
+        features = ops.convert_to_numpy(activation(affine[0]))
+        start = regressed(affine[0], features, table / scale, weights)
+    layer.set_table(start)
+    if layer.hidden_dim or not linear:
+        fit_rows(
+            layer,
+            table / scale,
+            weights,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            seed=seed,
+            verbose=verbose,
+        )
+    found = [ops.convert_to_numpy(weight) for weight in layer.table_weights]
+    factor = 1.0
+    if layer.hidden_dim or linear:
+        # Entries as large as a dense table's, so that an optimizer moves them
+        # as much when the layer is trained further.
+        factor = scale * (table.shape[1] / layer.rank) ** 0.5
+    layer.set_table(rescaled(found, factor, scale))
+
+
+def _is_linear_above_zero(activation):
+    numbers = np.linspace(0.0, 10.0, 101, dtype="float32")
+    return np.array_equal(ops.convert_to_numpy(activation(numbers)), numbers)

@@ -1,0 +1,216 @@
+"""Rows and logits of a table that is decoded from narrow rows.
+
+A narrow row `u` stands for `f(u) P + b2`, with `f(u) = act(u + b1)` (Lioutas et
+al. 2020, Eq. 3, with the biases of its section on cost), or, beyond the paper,
+for `act(u K + b1) P + u S + b2`.
+"""
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_embcomp.numerics.backends import exporting, unfolded_zero
+from keras_embcomp.numerics.lookup import gather_rows, likely_count
+from keras_embcomp.numerics.low_rank import truncated_svd
+
+_BLOCK_NUMBERS = 2**22
+_MOST_BLOCKS = 64
+
+
+class Decoder(NamedTuple):
+    """What narrow rows, of width `rank`, are decoded with.
+
+    Attributes:
+        activation: A function of tensors.
+        bias: `b1`, of shape `(hidden,)` or `(rank,)`.
+        projection: `P`, of shape `(hidden or rank, width)`.
+        projection_bias: `b2`, of shape `(width,)`.
+        kernel: `K`, of shape `(rank, hidden)`, or `None` for the paper's form.
+        shortcut: `S`, of shape `(rank, width)`, or `None` as `kernel`.
+    """
+
+    activation: Any
+    bias: Any
+    projection: Any
+    projection_bias: Any
+    kernel: Any = None
+    shortcut: Any = None
+
+    def cast(self, dtype):
+        """Returns the decoder with tensors of a dtype."""
+        activation, *tensors = self
+        return Decoder(
+            activation,
+            *(t if t is None else ops.cast(t, dtype) for t in tensors),
+        )
+
+    def features(self, narrow):
+        """Returns `act(u K + b1)` or `act(u + b1)`."""
+        if self.kernel is not None:
+            narrow = ops.matmul(narrow, self.kernel)
+        return self.activation(ops.add(narrow, self.bias))
+
+    def decode(self, narrow):
+        """Returns rows of the table for narrow rows."""
+        rows = ops.matmul(self.features(narrow), self.projection)
+        if self.shortcut is not None:
+            rows = rows + ops.matmul(narrow, self.shortcut)
+        return ops.add(rows, self.projection_bias)
+
+
+def decoded_logits(hidden, embeddings, decoder):
+    """Returns the logits in parts, tensors of shape `(..., rows of the part)`.
+
+    They follow each other. With a kernel, features are wider than what is
+    stored, so each part decodes some narrow rows, and again for the gradients:
+    features of the whole vocabulary are never in memory. Without one, there is
+    one part.
+    """
+    if decoder.kernel is None:
+        narrow = _narrow_rows(embeddings, 0, embeddings.shape[0], hidden)
+        return [_projected(hidden, narrow, decoder)]
+    features, width = decoder.projection.shape
+    rank = decoder.kernel.shape[0]
+    # Few hidden states are projected to features and narrow rows; for many,
+    # decoded rows are less to multiply with.
+    tokens = likely_count(hidden.shape[:-1])
+    few = tokens * (features + rank - width) <= features * width
+    product = _projected if few else _multiplied
+    activation, *tensors = decoder
+
+    def part(hidden, narrow, *tensors):
+        return product(hidden, narrow, Decoder(activation, *tensors))
+
+    if not exporting() and not isinstance(hidden, keras.KerasTensor):
+        part = keras.remat(part)
+    vocabulary = embeddings.shape[0]
+    size = max(_BLOCK_NUMBERS // features, -(-vocabulary // _MOST_BLOCKS), 1)
+    return [
+        part(
+            hidden,
+            _narrow_rows(
+                embeddings, start, min(start + size, vocabulary), hidden
+            ),
+            *tensors,
+        )
+        for start in range(0, vocabulary, size)
+    ]
+
+
+def _projected(hidden, narrow, decoder):
+    """Returns logits from products with features and narrow rows."""
+    back = ops.matmul(hidden, ops.transpose(decoder.projection))
+    logits = ops.matmul(back, ops.transpose(decoder.features(narrow)))
+    if decoder.shortcut is not None:
+        back = ops.matmul(hidden, ops.transpose(decoder.shortcut))
+        logits = logits + ops.matmul(back, ops.transpose(narrow))
+    bias = ops.expand_dims(decoder.projection_bias, 1)
+    return logits + ops.matmul(hidden, bias)
+
+
+def _multiplied(hidden, narrow, decoder):
+    """Returns logits from products with decoded rows."""
+    return ops.matmul(hidden, ops.transpose(decoder.decode(narrow)))
+
+
+def _narrow_rows(embeddings, start, end, hidden):
+    if not exporting():
+        return embeddings[start:end]
+    import tensorflow as tf
+
+    # A converter would store what can be computed of a slice.
+    zero = unfolded_zero(hidden)
+    ids = tf.reshape(tf.range(start + zero, end + zero), (end - start,))
+    return gather_rows(embeddings, ids)
+
+
+def principal_rows(table, rank, weights):
+    """Returns the best affine table of a rank, at a scale to learn at.
+
+    Columns of the narrow rows have unit variance, and so has the table once it
+    is divided by `scale`: the rates of an optimizer then mean the same for
+    every table.
+
+    Args:
+        table: Array of shape `(vocabulary, width)`.
+        rank: Integer, at most `width`.
+        weights: Array of shape `(vocabulary,)`, of mean 1.
+
+    Returns:
+        Rows, directions, mean and scale, such that `(rows @ directions + mean)
+        * scale` has the least weighted sum of squared errors.
+    """
+    mean = (weights @ table / len(table)).astype(table.dtype)
+    rows, directions = truncated_svd(table - mean, rank, weights)
+    spread = np.maximum(rows.std(axis=0), 1e-6 * np.abs(rows).max() + 1e-30)
+    scale = max(float(np.std(table - mean)), 1e-30)
+    directions *= (spread / scale)[:, None]
+    return rows / spread, directions, mean / scale, scale
+
+
+def lifted(rows, directions, mean):
+    """Returns the weights of the paper's form that give an affine table.
+
+    The bias lifts all features above 0, where ReLU is the identity and every
+    row has a gradient.
+
+    Returns:
+        `U`, `b1`, `P` and `b2`.
+    """
+    lift = 0.1 - rows.min(axis=0)
+    return rows, lift, directions, mean - lift @ directions
+
+
+def regressed(rows, features, table, weights):
+    """Returns the weights of the paper's form with the best projection.
+
+    Args:
+        rows: `U`.
+        features: `act(U)`, as `b1` is 0.
+        table: What is to be approximated.
+        weights: Array of shape `(vocabulary,)`.
+
+    Returns:
+        `U`, `b1`, `P` and `b2`.
+    """
+    features = np.pad(features, ((0, 0), (0, 1)), constant_values=1)
+    gram = features.T @ (weights[:, None] * features)
+    product = features.T @ (weights[:, None] * table)
+    *projection, bias = np.linalg.lstsq(gram, product, rcond=None)[0]
+    return rows, np.zeros(rows.shape[1]), np.stack(projection), bias
+
+
+def with_hidden_layer(rows, directions, mean, hidden, seed):
+    """Returns weights whose hidden layer adds nothing yet to an affine table.
+
+    Returns:
+        `U`, `b1`, `P`, `b2`, `K` and `S`.
+    """
+    generator = np.random.default_rng(seed)
+    kernel = generator.normal(size=(rows.shape[1], hidden))
+    kernel /= np.sqrt(rows.shape[1])
+    nothing = np.zeros((hidden, directions.shape[1]))
+    return rows, np.zeros(hidden), nothing, mean, kernel, directions
+
+
+def rescaled(arrays, factor, scale):
+    """Returns weights with `factor` times the rows, `scale` times the table.
+
+    Args:
+        arrays: `U`, `b1`, `P`, `b2` and, with a hidden layer, `K` and `S`.
+            Without one the activation must commute with the factor, as ReLU
+            does with any above 0.
+        factor: Number above 0.
+        scale: Number above 0.
+    """
+    rows, bias, projection, projection_bias, *hidden = arrays
+    if hidden:
+        kernel, shortcut = hidden
+        hidden = kernel / factor, shortcut * (scale / factor)
+        projection = projection * scale
+    else:
+        bias = bias * factor
+        projection = projection * (scale / factor)
+    return rows * factor, bias, projection, projection_bias * scale, *hidden

@@ -1,0 +1,113 @@
+"""Arguments that constructors must refuse, each with the message."""
+
+TENSOR_TRAIN = (
+    (
+        {"tt_shape": ((17, 18), (3, 4))},
+        "The row modes of `tt_shape` must multiply to at least "
+        "`input_dim`; `tt_shape=None` picks modes that fit. Received: "
+        "tt_shape=((17, 18), (3, 4)), so 306 rows, input_dim=307",
+    ),
+    (
+        {"tt_shape": ((17, 19), (3, 3))},
+        "The column modes of `tt_shape` must multiply to the width of "
+        "the table; `tt_shape=None` picks modes that fit. Received: "
+        "tt_shape=((17, 19), (3, 3)), so 9 columns, width=12",
+    ),
+    (
+        {"tt_shape": (307, 12)},
+        "`tt_shape` must be a pair of tuples of positive integers, row "
+        "modes and column modes, one of each for 2 to 6 cores. "
+        "Received: tt_shape=(307, 12)",
+    ),
+    (
+        {"num_cores": 7},
+        "`num_cores` must be from 2 to 6. Received: num_cores=7",
+    ),
+    (
+        {"tt_ranks": [2, 2, 2]},
+        "`tt_ranks` must be an integer, or a list with one rank for "
+        "each of the 2 places between the 3 cores. "
+        "Received: tt_ranks=(2, 2, 2)",
+    ),
+    (
+        {"tt_ranks": 0},
+        "`tt_ranks` must be a positive integer. Received: tt_ranks=0",
+    ),
+)
+
+HASHED = (
+    (
+        {"num_parts": 5},
+        "`num_parts` must divide `output_dim`; the nearest that do are "
+        "4 and 6. Received: num_parts=5, output_dim=12",
+    ),
+    (
+        {"num_subvectors": 922},
+        "`num_subvectors` must not exceed `input_dim * num_parts`. "
+        "Received: num_subvectors=922, input_dim * num_parts=921",
+    ),
+    (
+        {"num_parts": 2**24},
+        "`input_dim * num_parts` must be below 2**31. "
+        "Received: input_dim=307, num_parts=16777216",
+    ),
+    (
+        {"num_subvectors": 2, "shared_pool": False},
+        "`num_parts` must not exceed `num_subvectors`. "
+        "Received: num_parts=3, num_subvectors=2",
+    ),
+)
+
+GROUP_REDUCE = (
+    (
+        {"group_sizes": (50, 100, 156)},
+        "`group_sizes` must sum to `input_dim`. Received: "
+        "group_sizes=(50, 100, 156), so 306, input_dim=307",
+    ),
+    (
+        {"group_sizes": (307, 0)},
+        "`group_sizes` must be a positive integer. Received: group_sizes=0",
+    ),
+    (
+        {"group_sizes": 307},
+        "`group_sizes` must be a list of positive integers. "
+        "Received: group_sizes=307",
+    ),
+    (
+        {"group_ranks": (12, 5)},
+        "`group_ranks` must have one rank for each group. Received: "
+        "group_ranks=(12, 5), group_sizes=(50, 100, 157)",
+    ),
+    (
+        {"group_ranks": (51, 5, 2)},
+        "`group_ranks` must not exceed `group_sizes`. Received: "
+        "group_ranks=(51, 5, 2), group_sizes=(50, 100, 157)",
+    ),
+    (
+        {"group_ranks": (13, 5, 2)},
+        "`group_ranks` must not exceed `output_dim`. Received: "
+        "group_ranks=(13, 5, 2), output_dim=12",
+    ),
+)
+
+DISTILLED = (
+    (
+        {"rank": 13},
+        "`rank` must not exceed `output_dim`. Received: rank=13, output_dim=12",
+    ),
+    (
+        {"hidden_dim": 0},
+        "`hidden_dim` must be a positive integer. Received: hidden_dim=0",
+    ),
+)
+
+LOW_RANK = (
+    (
+        {"rank": 13},
+        "`rank` must not exceed `output_dim`. Received: rank=13, output_dim=12",
+    ),
+    (
+        {"rank": 0},
+        "`rank` must be a positive integer. Received: rank=0",
+    ),
+)
