@@ -3,6 +3,7 @@
 from keras_embcomp.callbacks import CyclicallyAnnealedLearningRate
 from keras_embcomp.deploy.litert import export_litert
 from keras_embcomp.deploy.serving import export_serving
+from keras_embcomp.distillation import EmbeddingDistiller
 from keras_embcomp.layers.distilled import (
     DistilledEmbedding,
     DistilledSoftmax,
@@ -21,6 +22,7 @@ __all__ = [
     "CyclicallyAnnealedLearningRate",
     "DistilledEmbedding",
     "DistilledSoftmax",
+    "EmbeddingDistiller",
     "GroupReduceEmbedding",
     "GroupReduceSoftmax",
     "HashedEmbedding",
