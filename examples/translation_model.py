@@ -90,7 +90,7 @@ def smoothed_loss(targets, logits, smoothing=0.1):
     return totals - (1 - smoothing) * own - smoothing * mean
 
 
-def train(model, data, epochs, rate, batch_size=128, student=None, **fit):
+def train(model, data, epochs, rate, batch_size=128, **fit):
     """Trains at a rate that warms up, then falls to nothing.
 
     Args:

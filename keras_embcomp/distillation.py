@@ -12,12 +12,12 @@ from keras_embcomp.layers.dense import dense_parts, embedding_parts
 class EmbeddingDistiller(keras.Model):
     """Trains a student whose tables are to stay near those of a teacher.
 
-    The loss is `alpha * reconstruction + (1 - alpha) * task`. The task's loss is
-    what `compile` asks for; the reconstruction is, for each compressed layer of
-    the student, the mean over the whole vocabulary of the distances, not
-    squared, between its rows and the teacher's, and their sum over the layers.
-    All weights of the student are trained, the teacher's tables are not. Both
-    parts are logged, as `task_loss` and `reconstruction_loss`.
+    The loss is `alpha * reconstruction + (1 - alpha) * task`. The task's loss
+    is what `compile` asks for. The reconstruction is the mean over the whole
+    vocabulary of the distances, not squared, between a layer's rows and the
+    teacher's, summed over the compressed layers. All weights of the student are
+    trained, the teacher's tables are not. Both parts are logged, as `task_loss`
+    and `reconstruction_loss`.
 
     A step costs what the layers take to give all of their rows, besides one of
     the student. Afterwards `student` is the model to save and to export: it has
@@ -80,6 +80,10 @@ class EmbeddingDistiller(keras.Model):
         self.output_loss = output_loss
         layers = _compressed_layers(student)
         tables = _tables_of(teacher, layers)
+        if not tables:
+            raise ValueError(
+                "`teacher` must hold a table. Received: an empty dictionary"
+            )
         self.teacher = None
         if output_loss is not None:
             output_loss.validate_model_compatibility(teacher, student)
@@ -150,13 +154,11 @@ def _share(name, value):
 
 def _compressed_layers(student):
     """Returns the compressed layers of a model by name."""
-    layers = [
-        layer
-        for layer in student._flatten_layers()
-        if isinstance(layer, Compressed)
-    ]
+    every = student._flatten_layers()
+    # A layer that is shared by nested models comes once for each.
+    layers = {id(x): x for x in every if isinstance(x, Compressed)}.values()
     if not layers:
-        kinds = sorted({type(x).__name__ for x in student._flatten_layers()})
+        kinds = sorted({type(x).__name__ for x in every})
         raise ValueError(
             "`student` must have a compressed layer. Received: a model with "
             f"layers of types {kinds}"

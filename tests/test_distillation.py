@@ -165,6 +165,20 @@ def test_the_student_comes_nearer_to_the_teacher(generator):
     assert losses[-1] < 0.5 * losses[0]
 
 
+def test_a_layer_that_nested_models_share_counts_once(generator):
+    words = LowRankEmbedding(30, 8, 3, name="words")
+    inner = keras.Input((4,), dtype="int32")
+    part = keras.Model(inner, words(inner))
+    ids = keras.Input((4,), dtype="int32")
+    model = keras.Model(ids, words(part(ids), reverse=True))
+    distiller = EmbeddingDistiller(model, np.zeros((30, 8)), alpha=1.0)
+    distiller.compile("sgd", "mse")
+    x, _ = some_data(generator)
+    found = distiller.evaluate(x, np.zeros((64, 4, 30)), verbose=0)
+    expected = distance(words, np.zeros((30, 8)))
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+
+
 def test_masks_and_sample_weights_reach_the_loss(generator):
     ids = keras.Input((4,), dtype="int32")
     words = LowRankEmbedding(30, 8, 3, mask_zero=True, name="words")
@@ -234,6 +248,7 @@ def test_says_what_is_wrong(generator):
             (student, {"words": table[1:]}),
             "a table of shape (29, 8) for 'words', which has (30, 8)",
         ),
+        ((student, {}), "must hold a table. Received: an empty dictionary"),
         ((student, teacher, 1.5), "from 0 to 1. Received: alpha=1.5"),
     ):
         with pytest.raises(ValueError) as error:

@@ -1,0 +1,64 @@
+"""What decoders lose of real tables, beside the SVD with as many numbers.
+
+The paper's form, and a hidden layer, beyond the paper. Errors are relative.
+
+    python benchmarks/distilled_error.py
+"""
+
+import time
+
+import numpy as np
+from tables import glove, minilm
+
+from keras_embcomp import DistilledEmbedding
+from keras_embcomp.numerics.budget import low_rank_from_fraction
+from keras_embcomp.numerics.low_rank import truncated_svd
+
+RATIOS = (4, 8, 16)
+
+
+def rank_with_hidden_layer(size, width, hidden, numbers):
+    """Returns the largest rank that numbers suffice for."""
+    spare = numbers - hidden * width - hidden - width
+    return spare // (size + hidden + width)
+
+
+def main():
+    tables = {"MiniLM": (minilm()[1], 512), "GloVe": (glove()[1], 256)}
+    print(
+        "| table | ratio | SVD | paper's form | hidden layer | over SVD | "
+        "seconds |\n|---|---:|---:|---:|---:|---:|---:|"
+    )
+    for name, (table, hidden) in tables.items():
+        table = table.astype("float32")
+        size, width = table.shape
+
+        def error(approximation, table=table):
+            return np.linalg.norm(approximation - table) / np.linalg.norm(table)
+
+        for ratio in RATIOS:
+            numbers = size * width // ratio
+            rank = low_rank_from_fraction(size, width, 1 / ratio)
+            left, right = truncated_svd(table, rank)
+            paper = DistilledEmbedding.from_dense(
+                table, (numbers - width) // (size + width + 1)
+            )
+            start = time.time()
+            layer = DistilledEmbedding.from_dense(
+                table,
+                rank_with_hidden_layer(size, width, hidden, numbers),
+                hidden_dim=hidden,
+            )
+            seconds = time.time() - start
+            assert layer.count_params() <= numbers
+            svd, ours = error(left @ right), error(layer.to_dense())
+            print(
+                f"| {name} | {ratio} | {svd:.3f} | "
+                f"{error(paper.to_dense()):.3f} | {ours:.3f} | "
+                f"{ours / svd:.3f} | {seconds:.0f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
