@@ -19,6 +19,8 @@ from text_datasets import load
 from text_pipeline import frequent_words, split_words
 
 from keras_embcomp import (
+    DistilledEmbedding,
+    DistilledSoftmax,
     GroupReduceEmbedding,
     GroupReduceSoftmax,
     HashedEmbedding,
@@ -63,6 +65,10 @@ METHODS = {
     "hashed": lambda size: (
         HashedEmbedding(size, WIDTH, num_subvectors=size, num_parts=8),
         HashedSoftmax(size, num_subvectors=size, num_parts=8),
+    ),
+    "distilled": lambda size: (
+        DistilledEmbedding(size, WIDTH, rank=16, hidden_dim=64),
+        DistilledSoftmax(size, rank=16),
     ),
     "group_reduce": lambda size: (
         GroupReduceEmbedding(size, WIDTH, **groups(size, WIDTH)),

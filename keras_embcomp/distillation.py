@@ -1,5 +1,7 @@
 """Fine-tunes a student's compressed tables together with all of the student."""
 
+import numbers
+
 import keras
 import numpy as np
 from keras import ops
@@ -68,14 +70,19 @@ class EmbeddingDistiller(keras.Model):
         output_weight=0.5,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        if not isinstance(student, keras.Model) or not student.built:
+            raise ValueError(
+                "`student` must be a built Keras model. Received: "
+                f"student={student!r}"
+            )
+        # Losses are scaled if those of the student would be.
+        super().__init__(**{"dtype": student.dtype_policy, **kwargs})
+        # Float ids must reach the student as they are.
+        self.autocast = False
         self.alpha = _share("alpha", alpha)
         self.output_weight = _share("output_weight", output_weight)
-        if output_loss is not None and not isinstance(teacher, keras.Model):
-            raise ValueError(
-                "`teacher` must be a model if `output_loss` is given. "
-                f"Received: teacher of type {type(teacher).__name__}"
-            )
+        if output_loss is not None:
+            _check_output_loss(output_loss, teacher)
         self.student = student
         self.output_loss = output_loss
         layers = _compressed_layers(student)
@@ -95,6 +102,7 @@ class EmbeddingDistiller(keras.Model):
         ]
         self.task_tracker = keras.metrics.Mean("task_loss")
         self.reconstruction_tracker = keras.metrics.Mean("reconstruction_loss")
+        self.built = True
 
     def _keep(self, name, table):
         return self.add_weight(
@@ -108,6 +116,17 @@ class EmbeddingDistiller(keras.Model):
 
     def call(self, inputs, training=None):
         return self.student(inputs, training=training)
+
+    @property
+    def output_names(self):
+        """The names of the student's outputs, for dictionaries of losses."""
+        return getattr(self.student, "output_names", None)
+
+    def get_config(self):
+        raise NotImplementedError(
+            "A distiller is not saved: save its `student`, or its weights with "
+            "`save_weights`."
+        )
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
@@ -145,11 +164,28 @@ def mean_distance(layer, table):
 
 
 def _share(name, value):
-    if isinstance(value, bool) or not 0 <= value <= 1:
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:
         raise ValueError(
             f"`{name}` must be from 0 to 1. Received: {name}={value}"
         )
     return float(value)
+
+
+def _check_output_loss(output_loss, teacher):
+    if not isinstance(teacher, keras.Model):
+        raise ValueError(
+            "`teacher` must be a model if `output_loss` is given. "
+            f"Received: teacher of type {type(teacher).__name__}"
+        )
+    if getattr(output_loss, "teacher_layer_name", None) or getattr(
+        output_loss, "student_layer_name", None
+    ):
+        raise ValueError(
+            "`output_loss` must compare the outputs of the models; for those "
+            "of layers, use `keras.distillation.Distiller`. "
+            f"Received: output_loss={output_loss!r}"
+        )
 
 
 def _compressed_layers(student):
@@ -178,13 +214,14 @@ def _tables_of(teacher, layers):
         tables = _tables_of_model(teacher, layers)
     elif isinstance(teacher, dict):
         tables = teacher
-    elif len(layers) == 1:
+    elif len(layers) == 1 and hasattr(teacher, "__array__"):
         tables = {name: teacher for name in layers}
     else:
         raise ValueError(
-            "`teacher` must be a model, or a dictionary of tables by name, if "
-            f"`student` has several compressed layers: {sorted(layers)}. "
-            f"Received: teacher of type {type(teacher).__name__}"
+            "`teacher` must be a model, a dictionary of tables by name, or an "
+            "array for a `student` with one compressed layer. Received: "
+            f"teacher of type {type(teacher).__name__}, compressed layers "
+            f"{sorted(layers)}"
         )
     checked = {}
     for name, table in tables.items():

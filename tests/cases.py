@@ -84,7 +84,7 @@ _DECODED = dict(
         {"rank": rank, "hidden_dim": 7, "epochs": 3} for rank in (1, 3, 8)
     ),
     table=oracles.decoded_table,
-    note="hidden",
+    note="-hidden",
 )
 
 EMBEDDINGS = (

@@ -242,13 +242,16 @@ def test_says_what_is_wrong(generator):
     table = np.zeros((30, 8))
     for arguments, message in (
         ((teacher, teacher), "must have a compressed layer. Received: a model"),
-        ((student, table), "several compressed layers: ['head', 'words']"),
+        ((student, table), "compressed layers ['head', 'words']"),
         ((student, {"word": table}), "are ['head', 'words']. Received: 'word'"),
         (
             (student, {"words": table[1:]}),
             "a table of shape (29, 8) for 'words', which has (30, 8)",
         ),
         ((student, {}), "must hold a table. Received: an empty dictionary"),
+        ((student, teacher, "a"), "from 0 to 1. Received: alpha=a"),
+        ((student, None), "Received: teacher of type NoneType"),
+        ((keras.Sequential(), teacher), "must be a built Keras model"),
         ((student, teacher, 1.5), "from 0 to 1. Received: alpha=1.5"),
     ):
         with pytest.raises(ValueError) as error:
@@ -261,3 +264,38 @@ def test_says_what_is_wrong(generator):
     renamed = keras.Sequential([keras.layers.Embedding(30, 8, name="other")])
     with pytest.raises(ValueError, match=r"none named \['head', 'words'\]"):
         EmbeddingDistiller(student, renamed)
+    features = keras.distillation.FeatureDistillation(
+        loss="mse", teacher_layer_name="memory", student_layer_name="memory"
+    )
+    with pytest.raises(ValueError, match="must compare the outputs"):
+        EmbeddingDistiller(student, teacher, output_loss=features)
+    with pytest.raises(NotImplementedError, match="save its `student`"):
+        EmbeddingDistiller(student, teacher).save("distiller.keras")
+
+
+def test_losses_of_several_outputs_have_their_names(generator):
+    ids = keras.Input((4,), dtype="int32")
+    words = LowRankEmbedding(30, 8, 3)(ids)
+    outputs = [keras.layers.Dense(2, name=name)(words) for name in "ab"]
+    student = keras.Model(ids, outputs)
+    distiller = EmbeddingDistiller(student, np.zeros((30, 8)))
+    distiller.compile("sgd", {"a": "mse", "b": "mae"})
+    x, _ = some_data(generator)
+    y = {name: np.ones((64, 4, 2)) for name in "ab"}
+    found = distiller.evaluate(x, y, verbose=0, return_dict=True)
+    assert {"a_loss", "b_loss"} < set(found)
+
+
+def test_float_ids_and_loss_scaling_are_the_students(generator):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        ids = keras.Input((1,))
+        student = keras.Model(ids, LowRankEmbedding(5_000, 8, 3)(ids))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    words = student.layers[-1].to_dense()
+    distiller = EmbeddingDistiller(student, words)
+    found = distiller(np.array([[4_097.0], [4_999.0]], "float32"))
+    np.testing.assert_allclose(found[:, 0], words[[4_097, 4_999]], atol=1e-3)
+    distiller.compile("adam", "mse")
+    assert type(distiller.optimizer).__name__ == "LossScaleOptimizer"

@@ -31,5 +31,5 @@ def test_every_layer_has_a_released_model():
         re.search(r"\| layers \| (.*) \|", path.read_text()).group(1)
         for path in FOLDER.glob("*/README.md")
     )
-    missing = [str(c) for c in (*EMBEDDINGS, *SOFTMAXES) if str(c) not in cards]
-    assert not missing
+    layers = {case.layer.__name__ for case in (*EMBEDDINGS, *SOFTMAXES)}
+    assert layers <= set(re.findall(r"\w+", cards))

@@ -97,6 +97,10 @@ class DecodedTable(Compressed):
             ]
         )
 
+    def activation_of(self, array):
+        """Returns the decoder's activation of a NumPy array, as another."""
+        return ops.convert_to_numpy(self.decoder_activation(array))
+
     def set_table(self, weights):
         """Assigns the weights of the table, in the order of `table_weights`."""
         for weight, value in zip(self.table_weights, weights, strict=True):
@@ -124,42 +128,39 @@ class DecodedTable(Compressed):
 
 
 def fit_table(layer, table, frequencies, epochs, learning_rate, seed, verbose):
-    """Assigns the weights of a built embedding that fit a table best.
+    """Assigns the weights of a built float32 embedding that fit a table best.
 
     Starts from the best affine table, which for the paper's form with ReLU is
     the best of all, and is learned further otherwise.
     """
+    positive_int("epochs", epochs)
     weights = frequency_weights(frequencies, len(table))
     *affine, scale = principal_rows(table, layer.rank, weights)
-    activation = layer.decoder_activation
-    linear = _is_linear_above_zero(activation)
+    # Entries as large as a dense table's, so that an optimizer moves them as
+    # much when the layer is trained further.
+    factor = scale * (table.shape[1] / layer.rank) ** 0.5
+    if not layer.hidden_dim:
+        arrays = rescaled(lifted(*affine), factor, scale)
+        features = (arrays[0] + arrays[1]).astype("float32")
+        if np.array_equal(layer.activation_of(features), features):
+            layer.set_table(arrays)
+            return
     if layer.hidden_dim:
         start = with_hidden_layer(*affine, layer.hidden_dim, seed)
-    elif linear:
-        start = lifted(*affine)
     else:
-        features = ops.convert_to_numpy(activation(affine[0]))
-        start = regressed(affine[0], features, table / scale, weights)
-    layer.set_table(start)
-    if layer.hidden_dim or not linear:
-        fit_rows(
-            layer,
-            table / scale,
-            weights,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            seed=seed,
-            verbose=verbose,
+        factor = 1.0
+        start = regressed(
+            affine[0], layer.activation_of, table / scale, weights
         )
+    layer.set_table(start)
+    fit_rows(
+        layer,
+        table / scale,
+        weights,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        seed=seed,
+        verbose=verbose,
+    )
     found = [ops.convert_to_numpy(weight) for weight in layer.table_weights]
-    factor = 1.0
-    if layer.hidden_dim or linear:
-        # Entries as large as a dense table's, so that an optimizer moves them
-        # as much when the layer is trained further.
-        factor = scale * (table.shape[1] / layer.rank) ** 0.5
     layer.set_table(rescaled(found, factor, scale))
-
-
-def _is_linear_above_zero(activation):
-    numbers = np.linspace(0.0, 10.0, 101, dtype="float32")
-    return np.array_equal(ops.convert_to_numpy(activation(numbers)), numbers)

@@ -25,8 +25,8 @@ class DistilledEmbedding(DecodedTable, CompressedEmbedding):
     projection_bias`, of any rank: at equal parameters it is nearer to real
     tables than the SVD.
 
-    A lookup gathers narrow rows, then decodes them. Called with `reverse=True`
-    it is the tied output layer: it returns `hidden @ table.T`.
+    Called with `reverse=True` it is the tied output layer: it returns
+    `hidden @ table.T`.
 
     Args:
         input_dim: Integer. Size of the vocabulary.
@@ -35,9 +35,9 @@ class DistilledEmbedding(DecodedTable, CompressedEmbedding):
         activation: Activation function of the decoder.
         hidden_dim: Integer. Width of the decoder's hidden layer, or `None` for
             the paper's form.
-        embeddings_initializer: Initializer of `embeddings`. The bias starts at
-            0.05 without `hidden_dim`: a row all of whose features ReLU starts
-            at 0 would never learn, so entries should start above -0.05.
+        embeddings_initializer: Initializer of `embeddings`. Without
+            `hidden_dim` entries should start above -0.05, where the bias
+            lifts them above 0: a row that ReLU starts at 0 never learns.
         projection_initializer: Initializer of `projection`.
         embeddings_regularizer: Regularizer of `embeddings`.
         projection_regularizer: Regularizer of `projection`.
@@ -127,10 +127,9 @@ class DistilledEmbedding(DecodedTable, CompressedEmbedding):
     ):
         """Returns a built layer fitted to a table: stage two of the paper.
 
-        The fit starts from the best affine table of the rank. For the paper's
-        form with ReLU there is none nearer, and it ends there. With
-        `hidden_dim` or another activation, Adam lowers the squared error from
-        there on; the best epoch is kept.
+        The fit starts from the best affine table of the rank, or near it. For
+        the paper's form with ReLU there is none nearer. With `hidden_dim` or
+        another activation, Adam lowers the squared error from there on.
 
         Args:
             table: Array of shape `(vocabulary, width)`.
@@ -140,8 +139,7 @@ class DistilledEmbedding(DecodedTable, CompressedEmbedding):
                 squared error is weighed by its count.
             epochs: Integer. Passes over the table, at most; it ends after five
                 without a gain.
-            learning_rate: Number. The rate that falls to nothing over them; it
-                is that of a table of unit variance.
+            learning_rate: Number. The highest rate, for unit variance.
             seed: Integer. Seed of the hidden layer and of the order of rows.
             verbose: As in `keras.Model.fit`: 1 shows a progress bar.
             **kwargs: Other arguments of the constructor.
@@ -149,9 +147,14 @@ class DistilledEmbedding(DecodedTable, CompressedEmbedding):
         table = finite_table("table", table)
         layer = cls(*table.shape, rank=rank, hidden_dim=hidden_dim, **kwargs)
         layer.build()
+        form = rank, layer.activation, hidden_dim
+        # Parts, masks and half precision are for training that follows.
+        plain = cls(*table.shape, *form, dtype="float32")
+        plain.build()
         fit_table(
-            layer, table, frequencies, epochs, learning_rate, seed, verbose
+            plain, table, frequencies, epochs, learning_rate, seed, verbose
         )
+        layer.set_table(plain.table_weights)
         return layer
 
     def get_config(self):
@@ -166,10 +169,9 @@ class DistilledSoftmax(DecodedTable, CompressedSoftmax):
     """A softmax over the vocabulary whose units are decoded from narrow rows.
 
     The table, a `Dense` kernel transposed, is that of `DistilledEmbedding`.
-    Without `hidden_dim` a token costs `2 * rank * (units + width)` operations,
-    and the features of all units are computed once a step. With it, and for few
-    tokens, `2 * hidden_dim * (units + width)`; for more, the table is decoded
-    once a step, in parts.
+    Without `hidden_dim` a token costs `2 * rank * (units + width)` operations.
+    With it, and for few tokens, `2 * hidden_dim * (units + width)`; for more,
+    the table is decoded once a step, in parts.
 
     Args:
         units: Integer. Size of the vocabulary.

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+_STEPS = 30  # in an epoch
 _NOTHING_TO_GAIN = 1e-9  # of the unit variance
 
 
@@ -43,34 +44,44 @@ def fit_rows(
 ):
     """Trains a built embedding so that its rows are those of a table.
 
-    Minimises the weighted mean of squared errors with Adam, whose rate falls to
-    nothing, and keeps the weights of the best epoch, or those that it had. Ends
-    after five epochs without a gain.
+    Minimises the weighted mean of squared errors with Adam, whose rate warms up
+    and falls to nothing. Keeps the weights of the best epoch, or those that the
+    layer had. Ends after five epochs without a gain.
 
     Args:
         layer: A built embedding.
         table: Array of its `dense_shape`, about of unit variance.
         weights: Weights of the rows, of mean 1.
         epochs: Integer. Passes over the rows, at most.
-        learning_rate: Number. The rate that it starts with.
+        learning_rate: Number. The highest rate.
         seed: Integer. Seed of the order of rows.
         verbose: As in `keras.Model.fit`: 1 shows a progress bar.
     """
-    batch_size = max(1_024, len(table) // 32)
+    batch_size = max(len(table) // _STEPS, 32)
     rows = _Rows(table, weights.astype("float32"), batch_size, seed)
     start, error = layer.get_weights(), _error(layer, table, weights)
     if error < _NOTHING_TO_GAIN:
         return
     ids = keras.Input((), dtype="int32")
     model = keras.Model(ids, layer(ids))
+    steps = epochs * len(rows)
     schedule = keras.optimizers.schedules.CosineDecay(
-        learning_rate, epochs * len(rows)
+        0.0, steps, warmup_target=learning_rate, warmup_steps=-(-steps // 10)
     )
     model.compile(keras.optimizers.Adam(schedule), "mse")
     stop = keras.callbacks.EarlyStopping(
-        "loss", patience=5, restore_best_weights=True
+        "loss",
+        patience=5,
+        start_from_epoch=epochs // 4,
+        restore_best_weights=True,
     )
-    model.fit(rows, epochs=epochs, callbacks=[stop], verbose=verbose)
+    model.fit(
+        rows,
+        epochs=epochs,
+        shuffle=False,  # `rows` are, by the seed
+        callbacks=[stop],
+        verbose=verbose,
+    )
     if not _error(layer, table, weights) < error:
         layer.set_weights(start)
 

@@ -16,7 +16,7 @@ from keras_embcomp.numerics.lookup import gather_rows, likely_count
 from keras_embcomp.numerics.low_rank import truncated_svd
 
 _BLOCK_NUMBERS = 2**22
-_MOST_BLOCKS = 64
+_MOST_BLOCKS = 16  # XLA compiles many slowly
 
 
 class Decoder(NamedTuple):
@@ -144,9 +144,11 @@ def principal_rows(table, rank, weights):
     """
     mean = (weights @ table / len(table)).astype(table.dtype)
     rows, directions = truncated_svd(table - mean, rank, weights)
-    spread = np.maximum(rows.std(axis=0), 1e-6 * np.abs(rows).max() + 1e-30)
-    scale = max(float(np.std(table - mean)), 1e-30)
-    directions *= (spread / scale)[:, None]
+    scale = float(np.std(table - mean, dtype="float64"))
+    if scale <= 1e-6 * np.abs(table).max():  # all rows are alike
+        scale = float(np.abs(table).max()) or 1.0
+    spread = np.maximum(rows.std(axis=0, dtype="float64"), 1e-6 * scale)
+    directions = directions * (spread / scale)[:, None]
     return rows / spread, directions, mean / scale, scale
 
 
@@ -163,23 +165,35 @@ def lifted(rows, directions, mean):
     return rows, lift, directions, mean - lift @ directions
 
 
-def regressed(rows, features, table, weights):
-    """Returns the weights of the paper's form with the best projection.
+def regressed(rows, activation, table, weights):
+    """Returns the weights of the paper's form that fit best of some.
+
+    They differ in where they put the rows on the activation: many have a part
+    that is nearly straight, around 0 or above. The projection is the best for
+    each.
 
     Args:
-        rows: `U`.
-        features: `act(U)`, as `b1` is 0.
+        rows: Columns of unit variance.
+        activation: A function of NumPy arrays.
         table: What is to be approximated.
         weights: Array of shape `(vocabulary,)`.
 
     Returns:
         `U`, `b1`, `P` and `b2`.
     """
-    features = np.pad(features, ((0, 0), (0, 1)), constant_values=1)
-    gram = features.T @ (weights[:, None] * features)
-    product = features.T @ (weights[:, None] * table)
-    *projection, bias = np.linalg.lstsq(gram, product, rcond=None)[0]
-    return rows, np.zeros(rows.shape[1]), np.stack(projection), bias
+    found = []
+    lift = -rows.min(axis=0)
+    for factor, bias in ((1, 0), (0.1, 0), (0.1, 1), (0.1, 3), (1, lift + 3)):
+        narrow, bias = factor * rows, bias + np.zeros(rows.shape[1])
+        features = activation((narrow + bias).astype("float32"))
+        features = np.pad(features, ((0, 0), (0, 1)), constant_values=1)
+        gram = features.T @ (weights[:, None] * features)
+        product = features.T @ (weights[:, None] * table)
+        solution = np.linalg.lstsq(gram, product, rcond=None)[0]
+        errors = np.sum(np.square(features @ solution - table), axis=1)
+        found.append((weights @ errors, narrow, bias, solution))
+    _, narrow, bias, solution = min(found, key=lambda one: one[0])
+    return narrow, bias, solution[:-1], solution[-1]
 
 
 def with_hidden_layer(rows, directions, mean, hidden, seed):
