@@ -14,6 +14,10 @@ from keras_embcomp.layers.group_reduce import (
 )
 from keras_embcomp.layers.hashed import HashedEmbedding, HashedSoftmax
 from keras_embcomp.layers.low_rank import LowRankEmbedding, LowRankSoftmax
+from keras_embcomp.layers.product_quantized import (
+    ProductQuantizedEmbedding,
+    ProductQuantizedSoftmax,
+)
 from keras_embcomp.layers.tensor_train import TTEmbedding, TTSoftmax
 
 __version__ = "0.1.0"
@@ -29,6 +33,8 @@ __all__ = [
     "HashedSoftmax",
     "LowRankEmbedding",
     "LowRankSoftmax",
+    "ProductQuantizedEmbedding",
+    "ProductQuantizedSoftmax",
     "TTEmbedding",
     "TTSoftmax",
     "export_litert",

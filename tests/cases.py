@@ -86,6 +86,14 @@ _DECODED = dict(
     table=oracles.decoded_table,
     note="-hidden",
 )
+_CODED = dict(
+    structure={"num_parts": 3, "part_width": 4, "codebook_size": 100},
+    full={"num_parts": 1, "part_width": 12, "codebook_size": VOCABULARY},
+    growing=tuple(
+        {"num_parts": 2, "part_width": 6, "codebook_size": size}
+        for size in (4, 16, 64)
+    ),
+)
 
 EMBEDDINGS = (
     Case(
@@ -141,6 +149,18 @@ EMBEDDINGS = (
             "rank": 1,
             "hidden_dim": 16,
         },
+    ),
+    Case(
+        layer=keras_embcomp.ProductQuantizedEmbedding,
+        **_CODED,
+        huge={
+            "input_dim": 2_000_000,
+            "output_dim": 8_192,
+            "num_parts": 2,
+            "part_width": 2,
+        },
+        table=partial(oracles.coded_table, 3),
+        wrong=refused.CODED,
     ),
 )
 
@@ -208,5 +228,11 @@ SOFTMAXES = (
         layer=keras_embcomp.DistilledSoftmax,
         **_DECODED,
         huge={"units": 2_000_000, "rank": 1, "hidden_dim": 16},
+    ),
+    Case(
+        layer=keras_embcomp.ProductQuantizedSoftmax,
+        **_CODED,
+        huge={"units": 2_000_000, "num_parts": 2, "part_width": 2},
+        table=partial(oracles.coded_table, 3),
     ),
 )

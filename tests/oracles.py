@@ -97,6 +97,18 @@ def decoded_table(rows, bias, projection, projection_bias, *hidden):
     return np.stack(table)
 
 
+def coded_table(num_parts, codebooks, projection, mean, codes):
+    """Puts the vectors of each word side by side, word by word."""
+    size = len(codebooks) // num_parts
+    table = []
+    for word in codes:
+        pieces = [
+            codebooks[part * size + int(code)] for part, code in enumerate(word)
+        ]
+        table.append(np.concatenate(pieces) @ projection + mean)
+    return np.stack(table)
+
+
 def cyclically_annealed_rates(upper, lower, decay, freq, step_size, epochs, n):
     """The paper's loop, to the letter: the rate of every iteration."""
     rates, bound, it = [], upper, 0

@@ -111,3 +111,22 @@ LOW_RANK = (
         "`rank` must be a positive integer. Received: rank=0",
     ),
 )
+
+CODED = (
+    (
+        {"num_parts": 4},
+        "`num_parts * part_width` must not exceed `output_dim`; the largest "
+        "`num_parts` that fits is 3. "
+        "Received: num_parts=4, part_width=4, output_dim=12",
+    ),
+    (
+        {"codebook_size": 308},
+        "`codebook_size` must not exceed `input_dim`. "
+        "Received: codebook_size=308, input_dim=307",
+    ),
+    (
+        {"factors_dtype": "int4"},
+        "`factors_dtype` must be one of float32, float16, int8. "
+        "Received: factors_dtype=int4",
+    ),
+)

@@ -106,7 +106,7 @@ def test_ids_are_exact_in_half_precision(case, policy, dtype):
     ids = np.arange(VOCABULARY)
     rows = layer(ids.astype(dtype))
     assert keras.backend.standardize_dtype(rows.dtype) == policy[6:]
-    assert all(weight.dtype == "float32" for weight in layer.weights)
+    assert all(w.dtype == "float32" for w in layer.trainable_weights)
     table = layer.to_dense()
     found = ops.convert_to_numpy(ops.cast(rows, "float32"))
     nearest = np.argmin(
@@ -253,7 +253,7 @@ def test_refuses_layers_that_it_cannot_stand_for(case):
 
 def test_says_how_much_it_compresses(case):
     layer = built(make(case))
-    numbers = sum(weight.size for weight in layer.get_weights())
+    numbers = sum(weight.nbytes for weight in layer.get_weights()) / 4
     assert layer.compression_ratio == VOCABULARY * WIDTH / numbers
     assert layer.dense_shape == (VOCABULARY, WIDTH)
 

@@ -34,8 +34,9 @@ def some_hidden(generator, *shape):
 
 def test_gives_the_logits_of_its_dense_table(case, generator):
     layer = built(make(case, activation=None, bias_initializer="normal"))
-    *weights, bias = layer.get_weights()
-    table = case.table(*weights)
+    weights = [w for w in layer.weights if w is not layer.bias]
+    table = case.table(*map(ops.convert_to_numpy, weights))
+    bias = ops.convert_to_numpy(layer.bias)
     hidden = some_hidden(generator, 5, 3)
     expected = hidden @ table.T + bias
     np.testing.assert_allclose(layer.to_dense(), table, rtol=1e-5, atol=1e-6)
@@ -161,7 +162,7 @@ def test_computes_in_half_precision(case, policy, generator):
     hidden = some_hidden(generator)
     logits = layer(hidden)
     assert keras.backend.standardize_dtype(logits.dtype) == policy[6:]
-    assert all(weight.dtype == "float32" for weight in layer.weights)
+    assert all(w.dtype == "float32" for w in layer.trainable_weights)
     expected = hidden @ layer.to_dense().T
     # bfloat16 keeps 8 bits, here summed over the width.
     np.testing.assert_allclose(
@@ -257,7 +258,7 @@ def test_refuses_layers_and_biases_that_do_not_fit(case, generator):
 
 def test_says_how_much_it_compresses(case):
     layer = built(make(case))
-    numbers = sum(weight.size for weight in layer.get_weights())
+    numbers = sum(weight.nbytes for weight in layer.get_weights()) / 4
     dense = VOCABULARY * WIDTH + VOCABULARY
     assert layer.compression_ratio == dense / numbers
     assert layer.dense_shape == (VOCABULARY, WIDTH)

@@ -137,7 +137,7 @@ def hashed_logits(hidden, subvectors, assignment):
         sizes = assignment.sizes
         starts = np.cumsum([0, *sizes[:-1]]).astype("int32")
         products = _partial_products(tokens, subvectors, assignment)
-        logits = ops.transpose(_sums_of_rows(products, table + starts))
+        logits = ops.transpose(sums_of_rows(products, table + starts))
     shape = (*ops.shape(hidden)[:-1], assignment.vocabulary)
     return ops.reshape(logits, shape)
 
@@ -166,7 +166,7 @@ def _partial_products(tokens, subvectors, assignment):
     )
 
 
-def _sums_of_rows(rows, table):
+def sums_of_rows(rows, table):
     """Returns for each word the sum of the rows that its codes pick."""
     if compiled_by_tensorflow():
         sums = ops.sum(gather_rows(rows, table), axis=1)

@@ -1,0 +1,199 @@
+"""What the two sides of a product-quantized layer share."""
+
+import numpy as np
+from keras import ops
+
+from keras_embcomp.checks import (
+    at_most,
+    finite_table,
+    frequency_weights,
+    positive_int,
+)
+from keras_embcomp.layers.base import Compressed
+from keras_embcomp.numerics.product_codes import (
+    ProductCodes,
+    balanced_codes,
+    coded_logits,
+    coded_rows,
+    decoded_rows,
+    in_bytes,
+    product_codes,
+    smallest_dtype,
+)
+
+_STORED = ("float32", "float16", "int8")
+
+
+class CodedTable(Compressed):
+    """A table in product codes, to be mixed into an input or output layer."""
+
+    def set_codes(
+        self,
+        vocabulary_name,
+        vocabulary,
+        num_parts,
+        part_width,
+        codebook_size,
+        factors_dtype,
+        seed,
+        **parts,
+    ):
+        """Keeps what the codes depend on."""
+        self.num_parts = positive_int("num_parts", num_parts)
+        self.part_width = positive_int("part_width", part_width)
+        self.codebook_size = positive_int("codebook_size", codebook_size)
+        at_most(
+            "codebook_size", self.codebook_size, vocabulary_name, vocabulary
+        )
+        if factors_dtype not in _STORED:
+            raise ValueError(
+                f"`factors_dtype` must be one of {', '.join(_STORED)}. "
+                f"Received: factors_dtype={factors_dtype}"
+            )
+        self.factors_dtype = factors_dtype
+        self.seed = seed
+        self.set_parts(**parts)
+
+    def check_parts(self, name, width):
+        """Raises if parts are wider than the width, which is called `name`."""
+        if self.num_parts * self.part_width > width:
+            raise ValueError(
+                f"`num_parts * part_width` must not exceed `{name}`; the "
+                f"largest `num_parts` that fits is {width // self.part_width}. "
+                f"Received: num_parts={self.num_parts}, "
+                f"part_width={self.part_width}, {name}={width}"
+            )
+
+    def add_codes(self, vocabulary, width):
+        """Creates the weights of the table."""
+        self.codes = self.add_weight(
+            name="codes",
+            shape=(vocabulary, self.num_parts),
+            dtype=smallest_dtype(self.codebook_size),
+            initializer=self._random_codes,
+            trainable=False,
+        )
+        size = self.num_parts * self.codebook_size
+        directions = self.num_parts * self.part_width
+        self.codebooks = self._add_factor("codebooks", (size, self.part_width))
+        self.projection = self._add_factor("projection", (directions, width))
+        self.scales = None
+        if self.factors_dtype == "int8":
+            self.scales = self.add_weight(
+                name="scales",
+                shape=(directions,),
+                initializer="ones",
+                trainable=False,
+            )
+        self.mean = self.add_weight(
+            name="mean",
+            shape=(width,),
+            initializer="zeros",
+            trainable=self.factors_dtype == "float32",
+        )
+
+    def _random_codes(self, shape, dtype):
+        codes = balanced_codes(*shape, self.codebook_size, self.seed)
+        return ops.convert_to_tensor(codes.astype(dtype))
+
+    def _add_factor(self, name, shape):
+        if self.factors_dtype == "float32":
+            return self.add_table_weight(name, shape)
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            dtype=self.factors_dtype,
+            initializer=_signs,
+            trainable=False,
+            autocast=False,
+        )
+
+    def _tensors(self, dtype):
+        codebooks, projection, mean = (
+            ops.cast(tensor, dtype)
+            for tensor in (self.codebooks, self.projection, self.mean)
+        )
+        if self.scales is not None:
+            scales = ops.cast(ops.expand_dims(self.scales, 1), dtype)
+            projection = projection * scales
+        return self.codes, codebooks, projection, mean
+
+    def coded_rows(self, ids):
+        """Returns the rows of ids, of the compute dtype."""
+        return coded_rows(ids, *self._tensors(self.compute_dtype))
+
+    def logits(self, hidden):
+        """Returns `hidden @ table.T`, of shape `(..., vocabulary)`."""
+        return coded_logits(hidden, *self._tensors(hidden.dtype))
+
+    def to_dense(self):
+        """Returns the table as a float32 NumPy array of `dense_shape`."""
+        codes, codebooks, *rest = (
+            ops.convert_to_numpy(tensor) for tensor in self._tensors("float32")
+        )
+        shape = (self.num_parts, self.codebook_size, self.part_width)
+        return decoded_rows(
+            ProductCodes(codes, codebooks.reshape(shape), *rest)
+        )
+
+    def fit_codes(self, table, frequencies, verbose):
+        """Assigns the codes, codebooks and projection fitted to a table."""
+        progress = None
+        if verbose:
+            from tqdm import tqdm as progress
+        found = product_codes(
+            table,
+            self.num_parts,
+            self.part_width,
+            self.codebook_size,
+            frequency_weights(frequencies, len(table)),
+            self.seed,
+            progress,
+        )
+        self.codes.assign(found.codes)
+        self.mean.assign(found.mean)
+        codebooks, projection = found.codebooks, found.projection
+        if self.factors_dtype == "int8":
+            codebooks, projection, scales = in_bytes(codebooks, projection)
+            self.scales.assign(scales)
+        size = self.num_parts * self.codebook_size
+        codebooks = codebooks.reshape(size, self.part_width)
+        self.codebooks.assign(codebooks.astype(self.factors_dtype))
+        self.projection.assign(projection.astype(self.factors_dtype))
+
+    def load_own_variables(self, store):
+        super().load_own_variables(store)
+        codes = ops.convert_to_numpy(self.codes)
+        if codes.min() < 0 or codes.max() >= self.codebook_size:
+            raise ValueError(
+                "The codes in a file must be below `codebook_size`. Received: "
+                f"codes from {codes.min()} to {codes.max()}, "
+                f"codebook_size={self.codebook_size}"
+            )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_parts": self.num_parts,
+            "part_width": self.part_width,
+            "codebook_size": self.codebook_size,
+            "factors_dtype": self.factors_dtype,
+            "seed": self.seed,
+        }
+
+
+def coded_table(table):
+    """Returns a table that codes can be fitted to, or raises."""
+    table = finite_table("table", table)
+    if not np.any(table != table[0]):
+        raise ValueError(
+            "`table` must have rows that differ. "
+            f"Received: {len(table)} rows that are alike"
+        )
+    return table
+
+
+def _signs(shape, dtype):
+    """Returns numbers for a factor that waits for those of a file."""
+    numbers = np.arange(np.prod(shape)).reshape(shape) % 3 - 1
+    return ops.convert_to_tensor(numbers.astype(dtype))
