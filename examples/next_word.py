@@ -27,6 +27,8 @@ from keras_embcomp import (
     HashedSoftmax,
     LowRankEmbedding,
     LowRankSoftmax,
+    ProductQuantizedEmbedding,
+    ProductQuantizedSoftmax,
     TTEmbedding,
     TTSoftmax,
 )
@@ -65,6 +67,10 @@ METHODS = {
     "hashed": lambda size: (
         HashedEmbedding(size, WIDTH, num_subvectors=size, num_parts=8),
         HashedSoftmax(size, num_subvectors=size, num_parts=8),
+    ),
+    "product_codes": lambda size: (
+        ProductQuantizedEmbedding(size, WIDTH, num_parts=16, part_width=4),
+        ProductQuantizedSoftmax(size, num_parts=16, part_width=8),
     ),
     "distilled": lambda size: (
         DistilledEmbedding(size, WIDTH, rank=16, hidden_dim=64),

@@ -83,6 +83,53 @@ def deal_directions(variances, num_parts, part_width):
     return np.concatenate(parts)
 
 
+def part_sizes(table, max_bytes, weights, codebook_size=256, factor_bytes=4):
+    """Returns the number of parts and their width for a budget of bytes.
+
+    Of all widths with as many parts as fit, the one with the least error that
+    is expected of Gaussian columns: what is left out, and for what is kept, the
+    geometric mean of its variances times `2**(-2 bits / part_width)`.
+
+    Args:
+        table: Array of shape `(vocabulary, width)`.
+        max_bytes: Number. Codes, codebooks, projection, mean and, for factors
+            of one byte, scales take at most so many.
+        weights: Array of shape `(vocabulary,)`, of mean 1.
+        codebook_size: Integer.
+        factor_bytes: 4, 2 or 1, as `factors_dtype`.
+
+    Raises:
+        ValueError: if one part is too much; says how much it takes.
+    """
+    vocabulary, width = table.shape
+    mean = weights @ table / len(table)
+    gram = weighted_gram(table - mean, weights) / weights.sum()
+    variances = np.maximum(np.linalg.eigvalsh(gram)[::-1], 1e-30)
+    logarithms = np.cumsum(np.log(variances))
+    left_out = variances.sum() - np.cumsum(variances)
+    code = np.dtype(smallest_dtype(codebook_size)).itemsize
+    sizes = []
+    for part_width in range(1, width + 1):
+        scales = 4 * part_width if factor_bytes == 1 else 0
+        numbers = part_width * (codebook_size + width)
+        one = vocabulary * code + factor_bytes * numbers + scales
+        parts = min(int((max_bytes - 4 * width) / one), width // part_width)
+        if parts < 1:
+            if part_width == 1:
+                raise ValueError(
+                    f"`max_bytes` must be at least {one + 4 * width}, which is "
+                    f"one code a row. Received: max_bytes={max_bytes}"
+                )
+            break
+        kept = parts * part_width
+        bits = np.log2(codebook_size)
+        error = kept * np.exp(logarithms[kept - 1] / kept)
+        error *= 2.0 ** (-2 * bits / part_width)
+        sizes.append((error + left_out[kept - 1], parts, part_width))
+    _, parts, part_width = min(sizes)
+    return parts, part_width
+
+
 def product_codes(
     table, num_parts, part_width, codebook_size, weights, seed=0, progress=None
 ):
