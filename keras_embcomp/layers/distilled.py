@@ -128,8 +128,7 @@ class DistilledEmbedding(DecodedTable, CompressedEmbedding):
         """Returns a built layer fitted to a table: stage two of the paper.
 
         The fit starts from the best affine table of the rank, or near it. For
-        the paper's form with ReLU there is none nearer. With `hidden_dim` or
-        another activation, Adam lowers the squared error from there on.
+        the paper's form with ReLU there is none nearer; otherwise Adam goes on.
 
         Args:
             table: Array of shape `(vocabulary, width)`.
