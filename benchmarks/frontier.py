@@ -33,7 +33,7 @@ from keras_embcomp.numerics.budget import (
     growing_groups,
     low_rank_from_fraction,
 )
-from keras_embcomp.numerics.product_codes import part_sizes
+from keras_embcomp.numerics.code_fitting import part_sizes, water_filled
 
 RESULTS = Path("benchmarks/results/frontier.jsonl")
 RATIOS = (4, 8, 14, 16, 24, 32, 48, 64)
@@ -116,7 +116,6 @@ METHODS = {
     "tensor train, 2 cores": tensor_train,
     "hashed": hashed,
     "product codes": product_quantized("float32"),
-    "product codes, float16 factors": product_quantized("float16"),
     "product codes, int8 factors": product_quantized("int8"),
 }
 # They have one size each.
@@ -129,13 +128,8 @@ def limit(table, ratio, weights):
     centred = (table - mean) * np.sqrt(weights / weights.sum())[:, None]
     variances = np.maximum(np.linalg.eigvalsh(centred.T @ centred), 1e-30)
     bits = 32 * table.shape[1] / ratio
-    low, high = 0.0, variances.max()
-    for _ in range(100):
-        level = (low + high) / 2
-        used = 0.5 * np.log2(variances / np.minimum(variances, level)).sum()
-        low, high = (level, high) if used > bits else (low, level)
     square = np.sum(weights @ np.square(table)) / weights.sum()
-    return np.sqrt(np.minimum(variances, high).sum() / square)
+    return np.sqrt(water_filled(variances, bits).sum() / square)
 
 
 def rows_of(layer, size):

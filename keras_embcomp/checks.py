@@ -18,6 +18,19 @@ def positive_int(name, value):
     return int(value)
 
 
+def seed_number(value):
+    """Returns a seed as an `int`, or raises if it is not one from 0 on."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Integral)
+        or value < 0
+    ):
+        raise ValueError(
+            f"`seed` must be an integer, 0 or more. Received: seed={value}"
+        )
+    return int(value)
+
+
 def positive_number(name, value):
     """Returns `value` as a `float`, or raises if it is not one above 0."""
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)

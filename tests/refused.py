@@ -126,7 +126,7 @@ CODED = (
     ),
     (
         {"factors_dtype": "int4"},
-        "`factors_dtype` must be one of float32, float16, int8. "
+        "`factors_dtype` must be one of float32, int8. "
         "Received: factors_dtype=int4",
     ),
 )

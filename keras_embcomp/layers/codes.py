@@ -8,20 +8,21 @@ from keras_embcomp.checks import (
     finite_table,
     frequency_weights,
     positive_int,
+    seed_number,
 )
 from keras_embcomp.layers.base import Compressed
+from keras_embcomp.numerics.backends import exporting, unfolded_rows
+from keras_embcomp.numerics.code_fitting import normalised, product_codes
 from keras_embcomp.numerics.product_codes import (
     ProductCodes,
     balanced_codes,
     coded_logits,
     coded_rows,
     decoded_rows,
-    in_bytes,
-    product_codes,
     smallest_dtype,
 )
 
-_STORED = ("float32", "float16", "int8")
+_STORED = ("float32", "int8")
 
 
 class CodedTable(Compressed):
@@ -51,7 +52,7 @@ class CodedTable(Compressed):
                 f"Received: factors_dtype={factors_dtype}"
             )
         self.factors_dtype = factors_dtype
-        self.seed = seed
+        self.seed = seed_number(seed)
         self.set_parts(**parts)
 
     def check_parts(self, name, width):
@@ -82,8 +83,10 @@ class CodedTable(Compressed):
             self.scales = self.add_weight(
                 name="scales",
                 shape=(directions,),
+                dtype="float32",
                 initializer="ones",
                 trainable=False,
+                autocast=False,
             )
         self.mean = self.add_weight(
             name="mean",
@@ -108,23 +111,30 @@ class CodedTable(Compressed):
             autocast=False,
         )
 
-    def _tensors(self, dtype):
-        codebooks, projection, mean = (
-            ops.cast(tensor, dtype)
-            for tensor in (self.codebooks, self.projection, self.mean)
-        )
+    def _tensors(self, dtype, inputs=None):
+        """Returns the codes, and the rest as float tensors.
+
+        Factors in bytes are 127 times numbers from -1 to 1, with scales. Files
+        hold them so if they depend on `inputs`.
+        """
+        codebooks, projection = self.codebooks, self.projection
         if self.scales is not None:
-            scales = ops.cast(ops.expand_dims(self.scales, 1), dtype)
-            projection = projection * scales
-        return self.codes, codebooks, projection, mean
+            if exporting():
+                codebooks = unfolded_rows(codebooks, inputs)
+                projection = unfolded_rows(projection, inputs)
+            scales = ops.expand_dims(self.scales, 1) / 127
+            projection = ops.cast(projection, "float32") * scales
+            codebooks = ops.cast(codebooks, dtype) / 127
+        tensors = codebooks, projection, self.mean
+        return self.codes, *(ops.cast(tensor, dtype) for tensor in tensors)
 
     def coded_rows(self, ids):
         """Returns the rows of ids, of the compute dtype."""
-        return coded_rows(ids, *self._tensors(self.compute_dtype))
+        return coded_rows(ids, *self._tensors(self.compute_dtype, ids))
 
     def logits(self, hidden):
         """Returns `hidden @ table.T`, of shape `(..., vocabulary)`."""
-        return coded_logits(hidden, *self._tensors(hidden.dtype))
+        return coded_logits(hidden, *self._tensors(hidden.dtype, hidden))
 
     def to_dense(self):
         """Returns the table as a float32 NumPy array of `dense_shape`."""
@@ -153,9 +163,11 @@ class CodedTable(Compressed):
         self.codes.assign(found.codes)
         self.mean.assign(found.mean)
         codebooks, projection = found.codebooks, found.projection
-        if self.factors_dtype == "int8":
-            codebooks, projection, scales = in_bytes(codebooks, projection)
+        if self.scales is not None:
+            codebooks, projection, scales = normalised(codebooks, projection)
             self.scales.assign(scales)
+            codebooks = np.round(127 * codebooks)
+            projection = np.round(127 * projection)
         size = self.num_parts * self.codebook_size
         codebooks = codebooks.reshape(size, self.part_width)
         self.codebooks.assign(codebooks.astype(self.factors_dtype))

@@ -27,9 +27,9 @@ class ProductQuantizedEmbedding(CodedTable, CompressedEmbedding):
             part_width` must not exceed `output_dim`.
         codebook_size: Integer, at most `input_dim`. Vectors of a codebook. A
             code takes one byte up to 256.
-        factors_dtype: `"float32"`, or `"float16"` or `"int8"` to store the
-            codebooks and the projection in a half or a quarter. They do not
-            train then.
+        factors_dtype: `"float32"`, or `"int8"` to store the codebooks and the
+            projection in a quarter, with a scale for each direction. They do
+            not train then.
         seed: Integer. Seed of the codes of a layer that is trained from
             scratch, which are random and use all vectors alike; and of
             k-means.
@@ -155,7 +155,7 @@ class ProductQuantizedSoftmax(CodedTable, CompressedSoftmax):
         part_width: Integer. Width of a codebook's vectors; `num_parts *
             part_width` must not exceed the width of the input.
         codebook_size: Integer, at most `units`. Vectors of a codebook.
-        factors_dtype: `"float32"`, `"float16"` or `"int8"`: see
+        factors_dtype: `"float32"` or `"int8"`: see
             `ProductQuantizedEmbedding`.
         seed: Integer. Seed of random codes, and of k-means.
         activation: Activation function. `None` gives logits.

@@ -49,5 +49,24 @@ def unfolded_zero(tensor):
     """
     import tensorflow as tf
 
-    first = tf.reshape(tensor, (-1,))[0]
+    first = tf.cast(tf.reshape(tensor, (-1,))[0], "float32")
     return tf.cast(first > float("inf"), "int32")
+
+
+def unfolded_rows(table, tensor, start=0, end=None):
+    """Returns a range of rows that no converter knows to be constant.
+
+    A converter would store what can be computed of them, a cast for one.
+
+    Args:
+        table: Tensor of weights.
+        tensor: What the file is given when it runs.
+        start: Integer. The first row.
+        end: Integer. The row after the last; `None` takes all of them.
+    """
+    import tensorflow as tf
+
+    end = table.shape[0] if end is None else end
+    zero = unfolded_zero(tensor)
+    ids = tf.reshape(tf.range(start + zero, end + zero), (end - start,))
+    return tf.gather(table, ids)

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_embcomp.numerics.backends import exporting, unfolded_zero
-from keras_embcomp.numerics.lookup import gather_rows, likely_count
+from keras_embcomp.numerics.backends import exporting, unfolded_rows
+from keras_embcomp.numerics.lookup import likely_count
 from keras_embcomp.numerics.low_rank import truncated_svd
 
 _BLOCK_NUMBERS = 2**22
@@ -116,14 +116,9 @@ def _multiplied(hidden, narrow, decoder):
 
 
 def _narrow_rows(embeddings, start, end, hidden):
-    if not exporting():
-        return embeddings[start:end]
-    import tensorflow as tf
-
-    # A converter would store what can be computed of a slice.
-    zero = unfolded_zero(hidden)
-    ids = tf.reshape(tf.range(start + zero, end + zero), (end - start,))
-    return gather_rows(embeddings, ids)
+    if exporting():
+        return unfolded_rows(embeddings, hidden, start, end)
+    return embeddings[start:end]
 
 
 def principal_rows(table, rank, weights):
