@@ -21,9 +21,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_embcomp import (
+    DistilledSoftmax,
     GroupReduceSoftmax,
     HashedSoftmax,
     LowRankSoftmax,
+    ProductQuantizedSoftmax,
     TTSoftmax,
 )
 from keras_embcomp.numerics.budget import (
@@ -59,11 +61,25 @@ def hashed(units, width, ratio):
     return HashedSoftmax(units, size, num_parts=PARTS, activation=None)
 
 
+def distilled(units, width, ratio):
+    rank = low_rank_from_fraction(units, width, 1 / ratio)
+    return DistilledSoftmax(units, rank, activation=None)
+
+
+def product_quantized(units, width, ratio):
+    parts = min(int(4 * width / ratio), width)  # a byte each
+    return ProductQuantizedSoftmax(
+        units, parts, width // parts, activation=None
+    )
+
+
 LAYERS = {
     "GroupReduceSoftmax": group_reduce,
     "GroupReduceSoftmax, permuted": lambda *a: group_reduce(*a, permuted=True),
     "LowRankSoftmax": low_rank,
     "HashedSoftmax": hashed,
+    "DistilledSoftmax": distilled,
+    "ProductQuantizedSoftmax": product_quantized,
     "TTSoftmax": lambda units, *_: TTSoftmax(units, activation=None),
 }
 
