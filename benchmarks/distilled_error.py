@@ -11,7 +11,7 @@ import numpy as np
 from tables import glove, minilm
 
 from keras_embcomp import DistilledEmbedding
-from keras_embcomp.numerics.budget import low_rank_from_fraction
+from keras_embcomp.numerics.budget import distilled_rank, low_rank_from_fraction
 from keras_embcomp.numerics.low_rank import truncated_svd
 
 # The width of the hidden layer for each ratio.
@@ -19,12 +19,6 @@ TABLES = {
     "MiniLM": (minilm, {4: 512, 8: 512, 16: 256}),
     "GloVe": (glove, {4: 256, 8: 256, 16: 256}),
 }
-
-
-def rank_with_hidden_layer(size, width, hidden, numbers):
-    """Returns the largest rank that numbers suffice for."""
-    spare = numbers - hidden * width - hidden - width
-    return spare // (size + hidden + width)
 
 
 def main():
@@ -44,12 +38,12 @@ def main():
             rank = low_rank_from_fraction(size, width, 1 / ratio)
             left, right = truncated_svd(table, rank)
             paper = DistilledEmbedding.from_dense(
-                table, (numbers - width) // (size + width + 1)
+                table, distilled_rank(size, width, numbers)
             )
             start = time.time()
             layer = DistilledEmbedding.from_dense(
                 table,
-                rank_with_hidden_layer(size, width, hidden, numbers),
+                distilled_rank(size, width, numbers, hidden),
                 hidden_dim=hidden,
             )
             seconds = time.time() - start

@@ -28,12 +28,18 @@ from keras_embcomp import (
     ProductQuantizedEmbedding,
     TTEmbedding,
 )
+from keras_embcomp.checks import frequency_weights
 from keras_embcomp.numerics.budget import (
+    distilled_rank,
     group_ranks_by_error,
     growing_groups,
     low_rank_from_fraction,
 )
-from keras_embcomp.numerics.code_fitting import part_sizes, water_filled
+from keras_embcomp.numerics.code_fitting import (
+    part_sizes,
+    principal_variances,
+    water_filled,
+)
 
 RESULTS = Path("benchmarks/results/frontier.jsonl")
 RATIOS = (4, 8, 14, 16, 24, 32, 48, 64)
@@ -57,9 +63,9 @@ def group_reduce(table, numbers, counts):
 def distilled(table, numbers, counts):
     size, width = table.shape
     hidden = min(512, int(numbers / (8 * width)))
-    rank = (numbers - (hidden + 1) * width - hidden) // (size + hidden + width)
+    rank = distilled_rank(size, width, numbers, hidden)
     return DistilledEmbedding.from_dense(
-        table, int(rank), hidden_dim=hidden, frequencies=counts
+        table, rank, hidden_dim=hidden, frequencies=counts
     )
 
 
@@ -87,9 +93,7 @@ def hashed(table, numbers, counts):
 
 def product_quantized(dtype):
     def of(table, numbers, counts):
-        weights = np.ones(len(table))
-        if counts is not None:
-            weights = np.maximum(counts, 1e-6) / np.mean(counts)
+        weights = frequency_weights(counts, len(table))
         sizes = part_sizes(
             table, 4 * numbers, weights, factor_bytes=np.dtype(dtype).itemsize
         )
@@ -124,9 +128,7 @@ KERAS = {"Keras int8": keras_rows("int8"), "Keras int4": keras_rows("int4")}
 
 def limit(table, ratio, weights):
     """Returns the relative error of reverse water-filling."""
-    mean = weights @ table / weights.sum()
-    centred = (table - mean) * np.sqrt(weights / weights.sum())[:, None]
-    variances = np.maximum(np.linalg.eigvalsh(centred.T @ centred), 1e-30)
+    variances = principal_variances(table, weights)
     bits = 32 * table.shape[1] / ratio
     square = np.sum(weights @ np.square(table)) / weights.sum()
     return np.sqrt(water_filled(variances, bits).sum() / square)
@@ -136,10 +138,7 @@ def rows_of(layer, size):
     """Returns all rows of a layer."""
     if hasattr(layer, "to_dense"):
         return layer.to_dense()
-    ids = np.arange(size)
-    return np.concatenate(
-        [np.asarray(layer(x)) for x in np.split(ids, [9_999])]
-    )
+    return keras.ops.convert_to_numpy(layer(np.arange(size)))
 
 
 def file_bytes(layer):
@@ -153,8 +152,9 @@ def file_bytes(layer):
 
 def measure(name, ratio, make, table, counts):
     """Returns a row for a method at a ratio."""
+    numbers = (4 * table.size / ratio - FILE_BYTES) / 4
     start = time.time()
-    layer = make(table, (4 * table.size / ratio - FILE_BYTES) / 4, None)
+    layer = make(table, numbers, None)
     seconds = time.time() - start
     weights = np.ones(len(table)) if counts is None else counts
 
@@ -169,7 +169,7 @@ def measure(name, ratio, make, table, counts):
         "seconds": seconds,
     }
     if counts is not None and name not in KERAS:
-        layer = make(table, (4 * table.size / ratio - FILE_BYTES) / 4, counts)
+        layer = make(table, numbers, counts)
     if counts is not None:
         row["weighted"] = error(layer, weights)
     return row

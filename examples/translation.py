@@ -12,6 +12,7 @@ bytes.
 """
 
 import argparse
+import bisect
 import os
 from pathlib import Path
 
@@ -50,11 +51,13 @@ def fine_tuned(method, teacher, data, options):
 
 def smaller_width(size, width, target):
     """Returns the width of a dense model that has at most so many numbers."""
-    for narrow in range(width, HEADS, -HEADS):
-        model = transformer(dense_tokens(size, narrow), narrow)
-        if model.count_params() <= target:
-            return narrow
-    return HEADS
+    widths = range(HEADS, width + 1, HEADS)
+
+    def numbers(narrow):
+        return transformer(dense_tokens(size, narrow), narrow).count_params()
+
+    fitting = bisect.bisect_right(widths, target, key=numbers)
+    return widths[max(fitting - 1, 0)]
 
 
 def plot(path, rows):

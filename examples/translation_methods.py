@@ -12,6 +12,7 @@ from keras_embcomp import (
     TTEmbedding,
 )
 from keras_embcomp.numerics.budget import (
+    distilled_rank,
     group_ranks_by_error,
     growing_groups,
     low_rank_from_fraction,
@@ -23,8 +24,8 @@ NUM_GROUPS = 5
 def distilled(layer, ratio, counts, **kwargs):
     """Returns the paper's form, with its two biases."""
     size, width = layer.input_dim, layer.output_dim
-    rank = int((size * width / ratio - width) / (size + width + 1))
-    return DistilledEmbedding.from_layer(layer, rank=max(rank, 1), **kwargs)
+    rank = distilled_rank(size, width, size * width / ratio)
+    return DistilledEmbedding.from_layer(layer, rank=rank, **kwargs)
 
 
 def low_rank(layer, ratio, counts):

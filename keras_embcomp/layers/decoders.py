@@ -37,14 +37,14 @@ class DecodedTable(Compressed):
         self.embeddings = self.add_table_weight(
             "embeddings", (vocabulary, self.rank)
         )
+        features = self.hidden_dim or self.rank
         # Without a hidden layer, a row whose features are all 0 would have no
         # gradient: the bias starts them above.
         self.hidden_bias = self.add_weight(
             name="hidden_bias",
-            shape=(self.hidden_dim or self.rank,),
+            shape=(features,),
             initializer="zeros" if self.hidden_dim else _LIFT,
         )
-        features = self.hidden_dim or self.rank
         self.projection = self.add_table_weight("projection", (features, width))
         self.projection_bias = self.add_weight(
             name="projection_bias", shape=(width,), initializer="zeros"
@@ -136,6 +136,7 @@ def fit_table(layer, table, frequencies, epochs, learning_rate, seed, verbose):
     positive_int("epochs", epochs)
     weights = frequency_weights(frequencies, len(table))
     *affine, scale = principal_rows(table, layer.rank, weights)
+    table = table / scale
     # Entries as large as a dense table's, so that an optimizer moves them as
     # much when the layer is trained further.
     factor = scale * (table.shape[1] / layer.rank) ** 0.5
@@ -149,13 +150,11 @@ def fit_table(layer, table, frequencies, epochs, learning_rate, seed, verbose):
         start = with_hidden_layer(*affine, layer.hidden_dim, seed)
     else:
         factor = 1.0
-        start = regressed(
-            affine[0], layer.activation_of, table / scale, weights
-        )
+        start = regressed(affine[0], layer.activation_of, table, weights)
     layer.set_table(start)
     fit_rows(
         layer,
-        table / scale,
+        table,
         weights,
         epochs=epochs,
         learning_rate=learning_rate,

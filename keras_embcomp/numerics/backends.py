@@ -42,15 +42,21 @@ def compiled_by_tensorflow() -> bool:
     )
 
 
-def unfolded_zero(tensor):
-    """Returns an int32 0 that no converter knows to be one.
+def unfolded_range(tensor, start, end):
+    """Returns `tf.range(start, end)` that no converter knows to be constant.
 
-    What is added to it is computed in the file, not stored as a constant.
+    What is computed of it is computed in the file, not stored there.
+
+    Args:
+        tensor: What the file is given when it runs.
+        start: Integer. The first number.
+        end: Integer. The number after the last.
     """
     import tensorflow as tf
 
     first = tf.cast(tf.reshape(tensor, (-1,))[0], "float32")
-    return tf.cast(first > float("inf"), "int32")
+    zero = tf.cast(first > float("inf"), "int32")
+    return tf.reshape(tf.range(start + zero, end + zero), (end - start,))
 
 
 def unfolded_rows(table, tensor, start=0, end=None):
@@ -67,6 +73,4 @@ def unfolded_rows(table, tensor, start=0, end=None):
     import tensorflow as tf
 
     end = table.shape[0] if end is None else end
-    zero = unfolded_zero(tensor)
-    ids = tf.reshape(tf.range(start + zero, end + zero), (end - start,))
-    return tf.gather(table, ids)
+    return tf.gather(table, unfolded_range(tensor, start, end))

@@ -51,6 +51,27 @@ def low_rank_from_fraction(vocabulary: int, width: int, fraction: float) -> int:
     return min(max(int(kept / (vocabulary + width)), 1), width)
 
 
+def distilled_rank(
+    vocabulary: int, width: int, parameters: int, hidden_dim: int | None = None
+) -> int:
+    """Returns the largest rank of a distilled table with its biases.
+
+    `rank * (V + d + 1) + d` parameters, or with a hidden layer of width `h`
+    `rank * (V + h + d) + h * (d + 1) + d`. At least 1.
+
+    Args:
+        vocabulary: Integer. Rows of the table.
+        width: Integer. Columns of the table.
+        parameters: Number. At most so many numbers, if rank 1 has no more.
+        hidden_dim: Integer, or `None` for the paper's form.
+    """
+    own, each = width, vocabulary + width + 1
+    if hidden_dim is not None:
+        own += hidden_dim * (width + 1)
+        each = vocabulary + hidden_dim + width
+    return max(int((parameters - own) // each), 1)
+
+
 def equal_groups(vocabulary: int, num_groups: int) -> tuple[int, ...]:
     """Returns group sizes that differ by at most one."""
     _check_num_groups(vocabulary, num_groups)

@@ -57,9 +57,7 @@ def part_sizes(table, max_bytes, weights, codebook_size=256, factor_bytes=4):
         ValueError: if one part is too much; says how much it takes.
     """
     vocabulary, width = table.shape
-    mean = weights @ table / len(table)
-    gram = weighted_gram(table - mean, weights) / weights.sum()
-    variances = np.maximum(np.linalg.eigvalsh(gram)[::-1], 1e-30)
+    variances = principal_variances(table, weights)
     code = np.dtype(smallest_dtype(codebook_size)).itemsize
     sizes = []
     bits = np.log2(codebook_size)
@@ -81,6 +79,18 @@ def part_sizes(table, max_bytes, weights, codebook_size=256, factor_bytes=4):
         sizes.append((error, parts, part_width))
     _, parts, part_width = min(sizes)
     return parts, part_width
+
+
+def principal_variances(table, weights):
+    """Returns the variances of a table along its directions, falling.
+
+    Args:
+        table: Array of shape `(vocabulary, width)`.
+        weights: Array of shape `(vocabulary,)`.
+    """
+    mean = weights @ table / weights.sum()
+    gram = weighted_gram(table - mean, weights) / weights.sum()
+    return np.maximum(np.linalg.eigvalsh(gram)[::-1], 1e-30)
 
 
 def water_filled(variances, bits):

@@ -15,7 +15,7 @@ from keras_embcomp.checks import at_most
 from keras_embcomp.numerics.backends import (
     compiled_by_tensorflow,
     exporting,
-    unfolded_zero,
+    unfolded_range,
 )
 from keras_embcomp.numerics.lookup import gather_rows, likely_count, take_rows
 from keras_embcomp.numerics.shuffles import shuffle_constants, shuffled
@@ -182,10 +182,7 @@ def sums_of_rows(rows, table):
 def _code_table_of(tokens, assignment):
     if not exporting():
         return code_table(assignment)
-    import tensorflow as tf
-
-    ids = tf.range(assignment.vocabulary + unfolded_zero(tokens))
-    return codes(tf.reshape(ids, (assignment.vocabulary,)), assignment)
+    return codes(unfolded_range(tokens, 0, assignment.vocabulary), assignment)
 
 
 def fitted_subvectors(table, weights, num_subvectors, assignment):

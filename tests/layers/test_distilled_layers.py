@@ -11,7 +11,7 @@ from keras_embcomp import (
     DistilledSoftmax,
     export_litert,
 )
-from keras_embcomp.numerics import distilled
+from keras_embcomp.numerics import budget, distilled
 from keras_embcomp.numerics.low_rank import truncated_svd
 
 
@@ -185,3 +185,15 @@ def test_a_tied_file_is_as_small_as_the_layer(hidden_dim, tmp_path):
     model = keras.Model(ids, layer(layer(ids), reverse=True))
     written = export_litert(model, tmp_path / "model.tflite")
     assert written.bytes < 4 * layer.count_params() + 20_000
+
+
+@pytest.mark.parametrize("hidden_dim", [None, 20])
+def test_the_largest_rank_for_a_budget(hidden_dim):
+    rank = budget.distilled_rank(500, 24, 5_000, hidden_dim)
+    counts = []
+    for one in (rank, rank + 1):
+        layer = DistilledEmbedding(500, 24, one, hidden_dim=hidden_dim)
+        layer.build()
+        counts.append(layer.count_params())
+    assert counts[0] <= 5_000 < counts[1]
+    assert budget.distilled_rank(500, 24, 10, hidden_dim) == 1
