@@ -66,9 +66,7 @@ def plot(path, rows):
     axes = figure.subplots()
     for name, _, size, _, score in rows:
         axes.plot(size / 1e6, score, "o", label=name)
-        axes.annotate(
-            name, (size / 1e6, score), (4, 4), textcoords="offset points"
-        )
+    axes.legend(frameon=False)
     axes.set(xlabel="MB of the .keras file", ylabel="BLEU")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
