@@ -114,10 +114,15 @@ LOW_RANK = (
 
 CODED = (
     (
-        {"num_parts": 4},
-        "`num_parts * part_width` must not exceed `output_dim`; the largest "
-        "`num_parts` that fits is 3. "
-        "Received: num_parts=4, part_width=4, output_dim=12",
+        {"num_parts": 5},
+        "`num_parts * (part_width - 1)` must be below `output_dim`; the "
+        "largest `part_width` that is used is 3. "
+        "Received: num_parts=5, part_width=4, output_dim=12",
+    ),
+    (
+        {"num_parts": 13, "part_width": 1},
+        "`num_parts` must not exceed `output_dim`. "
+        "Received: num_parts=13, output_dim=12",
     ),
     (
         {"codebook_size": 308},

@@ -56,11 +56,13 @@ class CodedTable(Compressed):
         self.set_parts(**parts)
 
     def check_parts(self, name, width):
-        """Raises if parts are wider than the width, which is called `name`."""
-        if self.num_parts * self.part_width > width:
+        """Raises if parts are too many for a width, which is called `name`."""
+        at_most("num_parts", self.num_parts, name, width)
+        if self.num_parts * (self.part_width - 1) >= width:
+            enough = -(-width // self.num_parts)
             raise ValueError(
-                f"`num_parts * part_width` must not exceed `{name}`; the "
-                f"largest `num_parts` that fits is {width // self.part_width}. "
+                f"`num_parts * (part_width - 1)` must be below `{name}`; the "
+                f"largest `part_width` that is used is {enough}. "
                 f"Received: num_parts={self.num_parts}, "
                 f"part_width={self.part_width}, {name}={width}"
             )

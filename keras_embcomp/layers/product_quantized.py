@@ -22,9 +22,10 @@ class ProductQuantizedEmbedding(CodedTable, CompressedEmbedding):
     Args:
         input_dim: Integer. Size of the vocabulary.
         output_dim: Integer. Width of an embedding.
-        num_parts: Integer. Codes of a word.
-        part_width: Integer. Width of a codebook's vectors; `num_parts *
-            part_width` must not exceed `output_dim`.
+        num_parts: Integer. Codes of a word, at most `output_dim`.
+        part_width: Integer. Width of a codebook's vectors. `num_parts *
+            part_width` may exceed `output_dim` by less than `num_parts`: some
+            parts are narrower by one then.
         codebook_size: Integer, at most `input_dim`. Vectors of a codebook. A
             code takes one byte up to 256.
         factors_dtype: `"float32"`, or `"int8"` to store the codebooks and the
@@ -152,8 +153,9 @@ class ProductQuantizedSoftmax(CodedTable, CompressedSoftmax):
     Args:
         units: Integer. Size of the vocabulary.
         num_parts: Integer. Codes of a unit.
-        part_width: Integer. Width of a codebook's vectors; `num_parts *
-            part_width` must not exceed the width of the input.
+        part_width: Integer. Width of a codebook's vectors. `num_parts *
+            part_width` may exceed the width of the input by less than
+            `num_parts`: some parts are narrower by one then.
         codebook_size: Integer, at most `units`. Vectors of a codebook.
         factors_dtype: `"float32"` or `"int8"`: see
             `ProductQuantizedEmbedding`.

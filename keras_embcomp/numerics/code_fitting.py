@@ -10,6 +10,7 @@ import numpy as np
 from keras_embcomp.numerics.low_rank import weighted_gram
 from keras_embcomp.numerics.product_codes import ProductCodes, smallest_dtype
 
+_NARROW = 8
 _LEAST_WEIGHT = 1e-6  # of the mean; a codebook needs some weight everywhere
 
 
@@ -22,19 +23,26 @@ def deal_directions(variances, num_parts, part_width):
     Args:
         variances: Falling, not negative.
         num_parts: Integer.
-        part_width: Integer; `num_parts * part_width` directions are dealt.
+        part_width: Integer; at most `num_parts * part_width` directions are
+            dealt.
+
+    Returns:
+        Integers of shape `(num_parts * part_width,)`. Where there are fewer
+        directions than places, an empty place has the number of directions.
     """
     # Of the smallest dealt, so that no logarithm is below 0.
     dealt = np.maximum(variances[: num_parts * part_width], 1e-30)
     logarithms = np.log(dealt / dealt[-1]) + 1e-9
-    carried, parts = np.zeros(num_parts), [[] for _ in range(num_parts)]
+    carried, counts = np.zeros(num_parts), np.zeros(num_parts, "int64")
+    places = np.full((num_parts, part_width), len(variances))
     for direction, logarithm in enumerate(logarithms):
         poorest = np.argmin(carried)
-        parts[poorest].append(direction)
+        places[poorest, counts[poorest]] = direction
         carried[poorest] += logarithm
-        if len(parts[poorest]) == part_width:
+        counts[poorest] += 1
+        if counts[poorest] == part_width:
             carried[poorest] = np.inf
-    return np.concatenate(parts)
+    return places.ravel()
 
 
 def part_sizes(table, max_bytes, weights, codebook_size=256, factor_bytes=4):
@@ -65,7 +73,9 @@ def part_sizes(table, max_bytes, weights, codebook_size=256, factor_bytes=4):
         scales = 4 * part_width if factor_bytes == 1 else 0
         numbers = part_width * (codebook_size + width)
         one = vocabulary * code + factor_bytes * numbers + scales
-        parts = min(int((max_bytes - 4 * width) / one), width // part_width)
+        parts = min(int((max_bytes - 4 * width) / one), width)
+        if parts * (part_width - 1) >= width:  # narrower ones would do
+            parts = (width - 1) // (part_width - 1)
         if parts < 1:
             if part_width == 1:
                 raise ValueError(
@@ -73,7 +83,7 @@ def part_sizes(table, max_bytes, weights, codebook_size=256, factor_bytes=4):
                     f"one code a row. Received: max_bytes={max_bytes}"
                 )
             break
-        kept = parts * part_width
+        kept = min(parts * part_width, width)
         error = water_filled(variances[:kept], parts * bits).sum()
         error += variances[kept:].sum()
         sizes.append((error, parts, part_width))
@@ -115,7 +125,8 @@ def product_codes(
     Args:
         table: Array of shape `(vocabulary, width)`.
         num_parts: Integer. Codes of a row.
-        part_width: Integer. `num_parts * part_width` directions are kept.
+        part_width: Integer. At most `num_parts * part_width` directions are
+            kept; places beyond the width are zeros.
         codebook_size: Integer, at most the vocabulary.
         weights: Array of shape `(vocabulary,)`, of mean 1.
         seed: Integer. Seed of k-means.
@@ -130,7 +141,8 @@ def product_codes(
     centred = rows - mean
     variances, directions = np.linalg.eigh(weighted_gram(centred, weights))
     order = deal_directions(variances[::-1], num_parts, part_width)
-    turned = centred @ directions[:, ::-1][:, order].astype("float32")
+    directions = np.pad(directions[:, ::-1], ((0, 0), (0, 1)))
+    turned = centred @ directions[:, order].astype("float32")
     codes = np.empty((len(rows), num_parts), smallest_dtype(codebook_size))
     codebooks = np.empty((num_parts, codebook_size, part_width), "float32")
     parts = range(num_parts)
@@ -151,9 +163,12 @@ def _clustered(rows, size, weights, seed):
     """
     import faiss
 
-    rows = np.ascontiguousarray(rows)
+    width = rows.shape[1]
     if len(rows) <= size:
-        return np.resize(rows, (size, rows.shape[1])), np.arange(len(rows))
+        return np.resize(rows, (size, width)), np.arange(len(rows))
+    # Of rows below this width faiss takes ten times as long.
+    narrow = max(_NARROW - width, 0)
+    rows = np.ascontiguousarray(np.pad(rows, ((0, 0), (0, narrow))))
     generator = np.random.default_rng(seed)
     drawn = generator.choice(
         len(rows), size, replace=False, p=weights / weights.sum()
@@ -170,7 +185,7 @@ def _clustered(rows, size, weights, seed):
         rows, weights=weights.astype("float32"), init_centroids=rows[drawn]
     )
     _, nearest = means.index.search(rows, 1)
-    return means.centroids, nearest[:, 0]
+    return means.centroids[:, :width], nearest[:, 0]
 
 
 def _distinct(table, weights):

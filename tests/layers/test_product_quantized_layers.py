@@ -39,6 +39,22 @@ def test_directions_without_variance_are_dealt_too():
     assert sorted(order) == [0, 1, 2, 3]
 
 
+def test_places_beyond_the_width_are_empty(generator):
+    table = correlated_table(generator, width=10)
+    order = code_fitting.deal_directions(1 / np.arange(1, 11), 4, 3)
+    assert sorted(order) == [*range(10), 10, 10]
+    errors = [
+        relative_error(
+            ProductQuantizedEmbedding.from_dense(
+                table, parts, 3, codebook_size=64
+            ),
+            table,
+        )
+        for parts in (3, 4)
+    ]
+    assert errors[1] < 0.8 * errors[0]
+
+
 def test_random_codes_use_every_vector_alike():
     codes = product_codes.balanced_codes(1_000, 5, 16, seed=1)
     for part in codes.T:
