@@ -35,8 +35,8 @@ from keras_embcomp.numerics.budget import (
     growing_groups,
     low_rank_from_fraction,
 )
-from keras_embcomp.numerics.code_fitting import (
-    part_sizes,
+from keras_embcomp.numerics.code_budget import (
+    code_sizes,
     principal_variances,
     water_filled,
 )
@@ -94,11 +94,11 @@ def hashed(table, numbers, counts):
 def product_quantized(dtype):
     def of(table, numbers, counts):
         weights = frequency_weights(counts, len(table))
-        sizes = part_sizes(
+        sizes = code_sizes(
             table, 4 * numbers, weights, factor_bytes=np.dtype(dtype).itemsize
         )
         return ProductQuantizedEmbedding.from_dense(
-            table, *sizes, frequencies=counts, factors_dtype=dtype
+            table, **sizes, frequencies=counts, factors_dtype=dtype
         )
 
     return of

@@ -18,15 +18,15 @@ def positive_int(name, value):
     return int(value)
 
 
-def seed_number(value):
-    """Returns a seed as an `int`, or raises if it is not one from 0 on."""
+def natural_number(name, value):
+    """Returns `value` as an `int`, or raises if it is not one from 0 on."""
     if (
         isinstance(value, bool)
         or not isinstance(value, numbers.Integral)
         or value < 0
     ):
         raise ValueError(
-            f"`seed` must be an integer, 0 or more. Received: seed={value}"
+            f"`{name}` must be an integer, 0 or more. Received: {name}={value}"
         )
     return int(value)
 

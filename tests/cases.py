@@ -94,6 +94,26 @@ _CODED = dict(
         for size in (4, 16, 64)
     ),
 )
+_KEPT = dict(
+    structure={
+        "num_parts": 3,
+        "part_width": 4,
+        "codebook_size": 30,
+        "num_kept": 40,
+    },
+    full={
+        "num_parts": 2,
+        "part_width": 6,
+        "codebook_size": VOCABULARY,
+        "num_kept": VOCABULARY - 1,
+    },
+    growing=tuple(
+        {"num_parts": 3, "part_width": 4, "codebook_size": 32, "num_kept": kept}
+        for kept in (1, 100, 250)
+    ),
+    table=partial(oracles.kept_table, 3),
+    note="-kept",
+)
 
 EMBEDDINGS = (
     Case(
@@ -161,6 +181,17 @@ EMBEDDINGS = (
         },
         table=partial(oracles.coded_table, 3),
         wrong=refused.CODED,
+    ),
+    Case(
+        layer=keras_embcomp.ProductQuantizedEmbedding,
+        **_KEPT,
+        huge={
+            "input_dim": 2_000_000,
+            "output_dim": 8_192,
+            "num_parts": 2,
+            "part_width": 2,
+            "num_kept": 10,
+        },
     ),
 )
 
@@ -234,5 +265,15 @@ SOFTMAXES = (
         **_CODED,
         huge={"units": 2_000_000, "num_parts": 2, "part_width": 2},
         table=partial(oracles.coded_table, 3),
+    ),
+    Case(
+        layer=keras_embcomp.ProductQuantizedSoftmax,
+        **_KEPT,
+        huge={
+            "units": 2_000_000,
+            "num_parts": 2,
+            "part_width": 2,
+            "num_kept": 10,
+        },
     ),
 )

@@ -109,6 +109,17 @@ def coded_table(num_parts, codebooks, projection, mean, codes):
     return np.stack(table)
 
 
+def kept_table(num_parts, codebooks, projection, mean, kept, codes):
+    """As `coded_table`, but for words whose first code is the last there is."""
+    table = coded_table(num_parts, codebooks, projection, mean, codes)
+    size = len(codebooks) // num_parts
+    for word, (first, *digits) in enumerate(codes.tolist()):
+        if first == size - 1:
+            number = sum(digit * size**i for i, digit in enumerate(digits))
+            table[word] = kept[number]
+    return table
+
+
 def cyclically_annealed_rates(upper, lower, decay, freq, step_size, epochs, n):
     """The paper's loop, to the letter: the rate of every iteration."""
     rates, bound, it = [], upper, 0

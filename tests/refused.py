@@ -125,6 +125,20 @@ CODED = (
         "Received: num_parts=13, output_dim=12",
     ),
     (
+        {"num_kept": 308},
+        "`num_kept` must not exceed `input_dim`. "
+        "Received: num_kept=308, input_dim=307",
+    ),
+    (
+        {"num_parts": 2, "codebook_size": 16, "num_kept": 17},
+        "`num_kept` must not exceed `codebook_size ** (num_parts - 1)`. "
+        "Received: num_kept=17, codebook_size ** (num_parts - 1)=16",
+    ),
+    (
+        {"num_kept": True},
+        "`num_kept` must be an integer, 0 or more. Received: num_kept=True",
+    ),
+    (
         {"codebook_size": 308},
         "`codebook_size` must not exceed `input_dim`. "
         "Received: codebook_size=308, input_dim=307",

@@ -7,18 +7,21 @@ from keras_embcomp.checks import (
     at_most,
     finite_table,
     frequency_weights,
+    natural_number,
     positive_int,
-    seed_number,
 )
 from keras_embcomp.layers.base import Compressed
 from keras_embcomp.numerics.backends import exporting, unfolded_rows
 from keras_embcomp.numerics.code_fitting import normalised, product_codes
 from keras_embcomp.numerics.product_codes import (
+    KeptRows,
     ProductCodes,
     balanced_codes,
     coded_logits,
     coded_rows,
     decoded_rows,
+    kept_numbers,
+    most_kept,
     smallest_dtype,
 )
 
@@ -35,6 +38,7 @@ class CodedTable(Compressed):
         num_parts,
         part_width,
         codebook_size,
+        num_kept,
         factors_dtype,
         seed,
         **parts,
@@ -46,13 +50,21 @@ class CodedTable(Compressed):
         at_most(
             "codebook_size", self.codebook_size, vocabulary_name, vocabulary
         )
+        self.num_kept = natural_number("num_kept", num_kept)
+        at_most("num_kept", self.num_kept, vocabulary_name, vocabulary)
+        at_most(
+            "num_kept",
+            self.num_kept,
+            "codebook_size ** (num_parts - 1)",
+            most_kept(self.num_parts, self.codebook_size),
+        )
         if factors_dtype not in _STORED:
             raise ValueError(
                 f"`factors_dtype` must be one of {', '.join(_STORED)}. "
                 f"Received: factors_dtype={factors_dtype}"
             )
         self.factors_dtype = factors_dtype
-        self.seed = seed_number(seed)
+        self.seed = natural_number("seed", seed)
         self.set_parts(**parts)
 
     def check_parts(self, name, width):
@@ -82,27 +94,35 @@ class CodedTable(Compressed):
         self.projection = self._add_factor("projection", (directions, width))
         self.scales = None
         if self.factors_dtype == "int8":
-            self.scales = self.add_weight(
-                name="scales",
-                shape=(directions,),
-                dtype="float32",
-                initializer="ones",
-                trainable=False,
-                autocast=False,
-            )
+            self.scales = self._add_scales("scales", directions)
         self.mean = self.add_weight(
             name="mean",
             shape=(width,),
             initializer="zeros",
             trainable=self.factors_dtype == "float32",
         )
+        self.kept = self.kept_scales = None
+        if self.num_kept:
+            self.kept = self._add_factor(
+                "kept", (self.num_kept, width), initializer="uniform"
+            )
+            if self.factors_dtype == "int8":
+                self.kept_scales = self._add_scales(
+                    "kept_scales", self.num_kept
+                )
 
     def _random_codes(self, shape, dtype):
-        codes = balanced_codes(*shape, self.codebook_size, self.seed)
+        codes = balanced_codes(
+            *shape, self.codebook_size, self.seed, self.num_kept
+        )
         return ops.convert_to_tensor(codes.astype(dtype))
 
-    def _add_factor(self, name, shape):
+    def _add_factor(self, name, shape, initializer=None):
         if self.factors_dtype == "float32":
+            if initializer is not None:
+                return self.add_weight(
+                    name=name, shape=shape, initializer=initializer
+                )
             return self.add_table_weight(name, shape)
         return self.add_weight(
             name=name,
@@ -113,8 +133,18 @@ class CodedTable(Compressed):
             autocast=False,
         )
 
+    def _add_scales(self, name, count):
+        return self.add_weight(
+            name=name,
+            shape=(count,),
+            dtype="float32",
+            initializer="ones",
+            trainable=False,
+            autocast=False,
+        )
+
     def _tensors(self, dtype, inputs=None):
-        """Returns the codes, and the rest as float tensors.
+        """Returns the codes, the factors as float tensors, and kept rows.
 
         Factors in bytes are 127 times numbers from -1 to 1, with scales. Files
         hold them so if they depend on `inputs`.
@@ -128,7 +158,10 @@ class CodedTable(Compressed):
             projection = ops.cast(projection, "float32") * scales
             codebooks = ops.cast(codebooks, dtype) / 127
         tensors = codebooks, projection, self.mean
-        return self.codes, *(ops.cast(tensor, dtype) for tensor in tensors)
+        kept = None
+        if self.kept is not None:
+            kept = KeptRows(self.kept, self.kept_scales)
+        return self.codes, *(ops.cast(x, dtype) for x in tensors), kept
 
     def coded_rows(self, ids):
         """Returns the rows of ids, of the compute dtype."""
@@ -140,12 +173,16 @@ class CodedTable(Compressed):
 
     def to_dense(self):
         """Returns the table as a float32 NumPy array of `dense_shape`."""
-        codes, codebooks, *rest = (
-            ops.convert_to_numpy(tensor) for tensor in self._tensors("float32")
-        )
+        *tensors, kept = self._tensors("float32")
+        codes, codebooks, *rest = map(ops.convert_to_numpy, tensors)
         shape = (self.num_parts, self.codebook_size, self.part_width)
+        if kept is not None:
+            rows, scales = kept
+            kept = ops.convert_to_numpy(rows).astype("float32")
+            if scales is not None:
+                kept *= ops.convert_to_numpy(scales)[:, None]
         return decoded_rows(
-            ProductCodes(codes, codebooks.reshape(shape), *rest)
+            ProductCodes(codes, codebooks.reshape(shape), *rest, kept)
         )
 
     def fit_codes(self, table, frequencies, verbose):
@@ -159,6 +196,7 @@ class CodedTable(Compressed):
             self.part_width,
             self.codebook_size,
             frequency_weights(frequencies, len(table)),
+            self.num_kept,
             self.seed,
             progress,
         )
@@ -174,6 +212,13 @@ class CodedTable(Compressed):
         codebooks = codebooks.reshape(size, self.part_width)
         self.codebooks.assign(codebooks.astype(self.factors_dtype))
         self.projection.assign(projection.astype(self.factors_dtype))
+        if self.kept_scales is not None:
+            scales = np.abs(found.kept).max(axis=1) / 127
+            self.kept_scales.assign(scales)
+            kept = found.kept / np.maximum(scales, 1e-38)[:, None]
+            self.kept.assign(np.round(kept).astype("int8"))
+        elif self.kept is not None:
+            self.kept.assign(found.kept)
 
     def load_own_variables(self, store):
         super().load_own_variables(store)
@@ -184,6 +229,14 @@ class CodedTable(Compressed):
                 f"codes from {codes.min()} to {codes.max()}, "
                 f"codebook_size={self.codebook_size}"
             )
+        kept, numbers = kept_numbers(
+            codes.astype("int64"), self.num_kept, self.codebook_size
+        )
+        if self.num_kept and numbers[kept].max(initial=0) >= self.num_kept:
+            raise ValueError(
+                "The codes in a file must be those of kept rows. Received: "
+                f"row {numbers[kept].max()}, num_kept={self.num_kept}"
+            )
 
     def get_config(self):
         return {
@@ -191,6 +244,7 @@ class CodedTable(Compressed):
             "num_parts": self.num_parts,
             "part_width": self.part_width,
             "codebook_size": self.codebook_size,
+            "num_kept": self.num_kept,
             "factors_dtype": self.factors_dtype,
             "seed": self.seed,
         }

@@ -28,9 +28,12 @@ class ProductQuantizedEmbedding(CodedTable, CompressedEmbedding):
             parts are narrower by one then.
         codebook_size: Integer, at most `input_dim`. Vectors of a codebook. A
             code takes one byte up to 256.
-        factors_dtype: `"float32"`, or `"int8"` to store the codebooks and the
-            projection in a quarter, with a scale for each direction. They do
-            not train then.
+        num_kept: Integer. Words whose rows are kept beside the codes, which
+            hold their number: the first words, or those that `from_dense` finds
+            to count most. At most `codebook_size ** (num_parts - 1)`.
+        factors_dtype: `"float32"`, or `"int8"` to store the codebooks, the
+            projection and kept rows in a quarter, with a scale for each
+            direction and row. They do not train then.
         seed: Integer. Seed of the codes of a layer that is trained from
             scratch, which are random and use all vectors alike; and of
             k-means.
@@ -77,6 +80,7 @@ class ProductQuantizedEmbedding(CodedTable, CompressedEmbedding):
         num_parts,
         part_width,
         codebook_size=256,
+        num_kept=0,
         factors_dtype="float32",
         seed=0,
         codebooks_initializer="uniform",
@@ -95,6 +99,7 @@ class ProductQuantizedEmbedding(CodedTable, CompressedEmbedding):
             num_parts,
             part_width,
             codebook_size,
+            num_kept,
             factors_dtype,
             seed,
             codebooks_initializer=codebooks_initializer,
@@ -157,6 +162,8 @@ class ProductQuantizedSoftmax(CodedTable, CompressedSoftmax):
             part_width` may exceed the width of the input by less than
             `num_parts`: some parts are narrower by one then.
         codebook_size: Integer, at most `units`. Vectors of a codebook.
+        num_kept: Integer. Units whose rows are kept: see
+            `ProductQuantizedEmbedding`.
         factors_dtype: `"float32"` or `"int8"`: see
             `ProductQuantizedEmbedding`.
         seed: Integer. Seed of random codes, and of k-means.
@@ -195,6 +202,7 @@ class ProductQuantizedSoftmax(CodedTable, CompressedSoftmax):
         num_parts,
         part_width,
         codebook_size=256,
+        num_kept=0,
         factors_dtype="float32",
         seed=0,
         activation="softmax",
@@ -225,6 +233,7 @@ class ProductQuantizedSoftmax(CodedTable, CompressedSoftmax):
             num_parts,
             part_width,
             codebook_size,
+            num_kept,
             factors_dtype,
             seed,
             codebooks_initializer=codebooks_initializer,

@@ -8,7 +8,11 @@ part of a row is replaced by the nearest of a few vectors, its codebook.
 import numpy as np
 
 from keras_embcomp.numerics.low_rank import weighted_gram
-from keras_embcomp.numerics.product_codes import ProductCodes, smallest_dtype
+from keras_embcomp.numerics.product_codes import (
+    ProductCodes,
+    kept_codes,
+    smallest_dtype,
+)
 
 _NARROW = 8
 _LEAST_WEIGHT = 1e-6  # of the mean; a codebook needs some weight everywhere
@@ -45,80 +49,15 @@ def deal_directions(variances, num_parts, part_width):
     return places.ravel()
 
 
-def part_sizes(table, max_bytes, weights, codebook_size=256, factor_bytes=4):
-    """Returns the number of parts and their width for a budget of bytes.
-
-    Of all widths with as many parts as fit, the one with the least error that
-    Gaussian columns allow for the bits of a row: that of reverse water-filling
-    of the directions that are kept, and all of the others. A part has at most
-    twice as many columns as its code has bits.
-
-    Args:
-        table: Array of shape `(vocabulary, width)`.
-        max_bytes: Number. Codes, codebooks, projection, mean and, for factors
-            of one byte, scales take at most so many.
-        weights: Array of shape `(vocabulary,)`, of mean 1.
-        codebook_size: Integer.
-        factor_bytes: 4 or 1, as `factors_dtype`.
-
-    Raises:
-        ValueError: if one part is too much; says how much it takes.
-    """
-    vocabulary, width = table.shape
-    variances = principal_variances(table, weights)
-    code = np.dtype(smallest_dtype(codebook_size)).itemsize
-    sizes = []
-    bits = np.log2(codebook_size)
-    for part_width in range(1, min(width, int(2 * bits)) + 1):
-        scales = 4 * part_width if factor_bytes == 1 else 0
-        numbers = part_width * (codebook_size + width)
-        one = vocabulary * code + factor_bytes * numbers + scales
-        parts = min(int((max_bytes - 4 * width) / one), width)
-        if parts * (part_width - 1) >= width:  # narrower ones would do
-            parts = (width - 1) // (part_width - 1)
-        if parts < 1:
-            if part_width == 1:
-                raise ValueError(
-                    f"`max_bytes` must be at least {one + 4 * width}, which is "
-                    f"one code a row. Received: max_bytes={max_bytes}"
-                )
-            break
-        kept = min(parts * part_width, width)
-        error = water_filled(variances[:kept], parts * bits).sum()
-        error += variances[kept:].sum()
-        sizes.append((error, parts, part_width))
-    _, parts, part_width = min(sizes)
-    return parts, part_width
-
-
-def principal_variances(table, weights):
-    """Returns the variances of a table along its directions, falling.
-
-    Args:
-        table: Array of shape `(vocabulary, width)`.
-        weights: Array of shape `(vocabulary,)`.
-    """
-    mean = weights @ table / weights.sum()
-    gram = weighted_gram(table - mean, weights) / weights.sum()
-    return np.maximum(np.linalg.eigvalsh(gram)[::-1], 1e-30)
-
-
-def water_filled(variances, bits):
-    """Returns the least errors of Gaussian columns at so many bits a row.
-
-    They are the variances, none of them above a level (reverse water-filling,
-    Cover and Thomas 2006, Theorem 10.3.3).
-    """
-    low, high = 0.0, variances.max()
-    for _ in range(60):
-        level = (low + high) / 2
-        used = 0.5 * np.log2(variances / np.minimum(variances, level)).sum()
-        low, high = (level, high) if used > bits else (low, level)
-    return np.minimum(variances, high)
-
-
 def product_codes(
-    table, num_parts, part_width, codebook_size, weights, seed=0, progress=None
+    table,
+    num_parts,
+    part_width,
+    codebook_size,
+    weights,
+    num_kept=0,
+    seed=0,
+    progress=None,
 ):
     """Fits product codes to a table.
 
@@ -129,6 +68,7 @@ def product_codes(
             kept; places beyond the width are zeros.
         codebook_size: Integer, at most the vocabulary.
         weights: Array of shape `(vocabulary,)`, of mean 1.
+        num_kept: Integer. Rows that are kept.
         seed: Integer. Seed of k-means.
         progress: A function of an iterable, such as `tqdm`.
 
@@ -137,23 +77,56 @@ def product_codes(
         squared errors for the codes and codebooks.
     """
     rows, weights, which = _distinct(table, np.maximum(weights, _LEAST_WEIGHT))
+    order = kept_first(rows, weights)
+    whole, rest = order[:num_kept], order[num_kept:]
+    if not len(rest):  # k-means needs one
+        whole, rest = order[:-1], order[-1:]
+    codes = np.zeros((len(rows), num_parts), smallest_dtype(codebook_size))
+    codes[whole] = kept_codes(len(whole), num_parts, codebook_size)
+    codes[rest], *factors = _coded(
+        rows[rest],
+        num_parts,
+        part_width,
+        [codebook_size - (num_kept > 0)] + [codebook_size] * (num_parts - 1),
+        weights[rest],
+        seed,
+        progress,
+    )
+    kept = None
+    if num_kept:
+        kept = np.zeros((num_kept, table.shape[1]), "float32")
+        kept[: len(whole)] = rows[whole]
+    return ProductCodes(codes[which], *factors, kept)
+
+
+def kept_first(table, weights):
+    """Returns the rows in the order in which they should be kept.
+
+    Those whose weighted squared distance from the mean is largest come first.
+    """
+    mean = weights @ table / weights.sum()
+    losses = weights * np.square(table - mean.astype(table.dtype)).sum(axis=1)
+    return np.argsort(-losses, kind="stable")
+
+
+def _coded(rows, num_parts, part_width, sizes, weights, seed, progress):
+    """Returns codes, codebooks, projection and mean of rows that differ."""
     mean = (weights @ rows / weights.sum()).astype("float32")
     centred = rows - mean
     variances, directions = np.linalg.eigh(weighted_gram(centred, weights))
     order = deal_directions(variances[::-1], num_parts, part_width)
     directions = np.pad(directions[:, ::-1], ((0, 0), (0, 1)))
     turned = centred @ directions[:, order].astype("float32")
-    codes = np.empty((len(rows), num_parts), smallest_dtype(codebook_size))
-    codebooks = np.empty((num_parts, codebook_size, part_width), "float32")
+    codes = np.empty((len(rows), num_parts), "int64")
+    codebooks = np.zeros((num_parts, max(sizes), part_width), "float32")
     parts = range(num_parts)
     for part in parts if progress is None else progress(parts):
         columns = slice(part * part_width, (part + 1) * part_width)
-        codebooks[part], codes[:, part] = _clustered(
-            turned[:, columns], codebook_size, weights, seed + part
+        codebooks[part, : sizes[part]], codes[:, part] = _clustered(
+            turned[:, columns], sizes[part], weights, seed + part
         )
         turned[:, columns] = codebooks[part][codes[:, part]]
-    factors = _regression(turned, rows, weights)
-    return ProductCodes(codes[which], codebooks, *factors)
+    return codes, codebooks, *_regression(turned, rows, weights)
 
 
 def _clustered(rows, size, weights, seed):

@@ -21,19 +21,30 @@ class ProductCodes(NamedTuple):
     """A table in product codes, as NumPy arrays.
 
     Row `i` is `concatenate(codebooks[p, codes[i, p]] for p) @ projection +
-    mean`.
+    mean`, or one of the rows that are kept: its first code is the last of the
+    codebook then, which nothing else uses, and the next ones are the digits of
+    its number, the smallest first.
 
     Attributes:
         codes: Integers of shape `(vocabulary, num_parts)`.
         codebooks: Shape `(num_parts, codebook_size, part_width)`.
         projection: Shape `(num_parts * part_width, width)`.
         mean: Shape `(width,)`.
+        kept: Shape `(num_kept, width)`, or `None`.
     """
 
     codes: np.ndarray
     codebooks: np.ndarray
     projection: np.ndarray
     mean: np.ndarray
+    kept: np.ndarray | None = None
+
+
+class KeptRows(NamedTuple):
+    """Rows that are kept, as tensors: floats, or bytes with scales."""
+
+    rows: object
+    scales: object | None
 
 
 def smallest_dtype(codebook_size):
@@ -43,13 +54,52 @@ def smallest_dtype(codebook_size):
     return "int16" if codebook_size <= 2**15 else "int32"
 
 
-def balanced_codes(vocabulary, num_parts, codebook_size, seed):
-    """Returns random codes that use each vector of a codebook alike."""
+def most_kept(num_parts, codebook_size):
+    """Returns how many rows the codes can number."""
+    return 0 if codebook_size == 1 else codebook_size ** (num_parts - 1)
+
+
+def kept_codes(num_kept, num_parts, codebook_size):
+    """Returns the codes of the rows that are kept, in order."""
+    codes = np.zeros((num_kept, num_parts), "int64")
+    codes[:, 0] = codebook_size - 1
+    numbers = np.arange(num_kept)
+    for digit in range(1, num_parts):
+        numbers, codes[:, digit] = np.divmod(numbers, codebook_size)
+    return codes
+
+
+def kept_numbers(codes, num_kept, codebook_size):
+    """Returns which codes are those of kept rows, and the rows' numbers.
+
+    Args:
+        codes: Tensor or array of integers of 32 bits or more.
+        num_kept: Integer.
+        codebook_size: Integer.
+    """
+    number, place = 0 * codes[..., 0], 1
+    for digit in range(1, codes.shape[-1]):
+        if place >= num_kept:
+            break
+        number = number + codes[..., digit] * place
+        place *= codebook_size
+    return codes[..., 0] == codebook_size - 1, number
+
+
+def balanced_codes(vocabulary, num_parts, codebook_size, seed, num_kept=0):
+    """Returns random codes that use each vector of a codebook alike.
+
+    The first `num_kept` rows are kept.
+    """
     generator = np.random.default_rng(seed)
-    codes = np.arange(vocabulary) % codebook_size
-    return np.stack(
-        [generator.permutation(codes) for _ in range(num_parts)], axis=1
-    )
+    used = [codebook_size] * num_parts
+    if num_kept:
+        used[0] -= 1
+    words = np.arange(vocabulary)
+    codes = [generator.permutation(words % size) for size in used]
+    codes = np.stack(codes, axis=1)
+    codes[:num_kept] = kept_codes(num_kept, num_parts, codebook_size)
+    return codes
 
 
 def decoded_rows(found):
@@ -60,11 +110,16 @@ def decoded_rows(found):
     for start in range(0, vocabulary, _BLOCK_ROWS):
         block = found.codes[start : start + _BLOCK_ROWS].astype("int64")
         pieces = found.codebooks[parts, block].reshape(len(block), -1)
-        rows[start : start + len(block)] = pieces @ found.projection
-    return rows + found.mean
+        decoded = pieces @ found.projection + found.mean
+        if found.kept is not None:
+            size = found.codebooks.shape[1]
+            kept, numbers = kept_numbers(block, len(found.kept), size)
+            decoded[kept] = found.kept[numbers[kept]]
+        rows[start : start + len(block)] = decoded
+    return rows
 
 
-def coded_rows(ids, codes, codebooks, projection, mean):
+def coded_rows(ids, codes, codebooks, projection, mean, kept=None):
     """Returns the rows of ids, of shape `(*ids.shape, width)`.
 
     Args:
@@ -73,16 +128,28 @@ def coded_rows(ids, codes, codebooks, projection, mean):
         codebooks: Tensor of shape `(num_parts * codebook_size, part_width)`.
         projection: Tensor of shape `(num_parts * part_width, width)`.
         mean: Tensor of shape `(width,)`.
+        kept: `KeptRows` or `None`.
     """
     ids, outside = inside_and_outside(ids, codes.shape[0])
-    found = _places(gather_rows(codes, ids), codebooks)
-    beyond = ops.cast(outside, "int32") * (2 * codebooks.shape[0])
-    pieces = take_rows(codebooks, found + ops.expand_dims(beyond, -1))
+    outside = ops.cast(outside, "int32")
+    codes = ops.cast(gather_rows(codes, ids), "int32")
+    beyond = ops.expand_dims(outside * (2 * codebooks.shape[0]), -1)
+    pieces = take_rows(codebooks, _places(codes, codebooks) + beyond)
     pieces = ops.reshape(pieces, (*ops.shape(ids), projection.shape[0]))
-    return ops.add(ops.matmul(pieces, projection), mean)
+    rows = ops.add(ops.matmul(pieces, projection), mean)
+    if kept is None:
+        return rows
+    num_kept = kept.rows.shape[0]
+    is_kept, numbers = _kept_numbers(codes, codebooks, num_kept)
+    numbers = ops.where(is_kept, numbers, 0) + outside * (2 * num_kept)
+    whole = ops.cast(take_rows(kept.rows, numbers), rows.dtype)
+    if kept.scales is not None:
+        scales = gather_rows(kept.scales, numbers)
+        whole = whole * ops.cast(ops.expand_dims(scales, -1), rows.dtype)
+    return ops.where(ops.expand_dims(is_kept, -1), whole, rows)
 
 
-def coded_logits(hidden, codes, codebooks, projection, mean):
+def coded_logits(hidden, codes, codebooks, projection, mean, kept=None):
     """Returns `hidden @ table.T`, of shape `(..., vocabulary)`.
 
     For fewer tokens than the width: the products of each part of the turned
@@ -94,26 +161,49 @@ def coded_logits(hidden, codes, codebooks, projection, mean):
     directions, width = projection.shape
     tokens = ops.reshape(hidden, (-1, width))
     shape = (*ops.shape(hidden)[:-1], vocabulary)
-    bias = ops.matmul(tokens, ops.expand_dims(mean, 1))
     if exporting():
         codes = unfolded_rows(codes, tokens)
+    codes = ops.cast(codes, "int32")
     places = _places(codes, codebooks)
     turned = ops.matmul(tokens, ops.transpose(projection))
     if likely_count(hidden.shape[:-1]) > width and not exporting():
         pieces = ops.reshape(take_rows(codebooks, places), (-1, directions))
-        logits = ops.matmul(turned, ops.transpose(pieces))
+        logits = ops.matmul(pieces, ops.transpose(turned))
     else:
         turned = ops.reshape(turned, (-1, num_parts, codebooks.shape[1]))
         books = ops.reshape(codebooks, (num_parts, -1, codebooks.shape[1]))
         products = ops.matmul(books, ops.transpose(turned, (1, 2, 0)))
         products = ops.reshape(products, (codebooks.shape[0], -1))
-        logits = ops.transpose(sums_of_rows(products, places))
-    return ops.reshape(ops.add(logits, bias), shape)
+        logits = sums_of_rows(products, places)
+    logits = logits + ops.matmul(
+        ops.expand_dims(mean, 0), ops.transpose(tokens)
+    )
+    if kept is not None:
+        logits = _with_kept(logits, tokens, codes, codebooks, kept)
+    return ops.reshape(ops.transpose(logits), shape)
+
+
+def _with_kept(logits, tokens, codes, codebooks, kept):
+    """Returns logits, words in rows, with those of the rows that are kept."""
+    num_kept, whole = kept.rows.shape[0], kept.rows
+    if exporting():
+        whole = unfolded_rows(whole, tokens)
+    products = ops.matmul(ops.cast(whole, tokens.dtype), ops.transpose(tokens))
+    if kept.scales is not None:
+        scales = ops.cast(ops.expand_dims(kept.scales, 1), tokens.dtype)
+        products = products * scales
+    is_kept, numbers = _kept_numbers(codes, codebooks, num_kept)
+    chosen = gather_rows(products, ops.where(is_kept, numbers, 0))
+    return ops.where(ops.expand_dims(is_kept, 1), chosen, logits)
+
+
+def _kept_numbers(codes, codebooks, num_kept):
+    size = codebooks.shape[0] // codes.shape[-1]
+    return kept_numbers(codes, num_kept, size)
 
 
 def _places(codes, codebooks):
-    """Returns where the vectors of codes are in all codebooks."""
+    """Returns where the vectors of int32 codes are in all codebooks."""
     num_parts = codes.shape[-1]
     size = codebooks.shape[0] // num_parts
-    offsets = np.arange(num_parts, dtype="int32") * size
-    return ops.cast(codes, "int32") + offsets
+    return codes + np.arange(num_parts, dtype="int32") * size

@@ -11,7 +11,7 @@ from keras_embcomp import (
     ProductQuantizedSoftmax,
     export_litert,
 )
-from keras_embcomp.numerics import code_fitting, product_codes
+from keras_embcomp.numerics import code_budget, code_fitting, product_codes
 
 
 def correlated_table(generator, vocabulary=2_000, width=24):
@@ -101,12 +101,20 @@ def test_more_parts_lose_less_and_equal_bits_prefer_the_rotation(generator):
     assert errors == sorted(errors, reverse=True)
 
 
+@pytest.mark.parametrize("num_kept", [0, 50])
 @pytest.mark.parametrize(
     "layer_class", [ProductQuantizedEmbedding, ProductQuantizedSoftmax]
 )
-def test_factors_are_stored_in_fewer_bytes(layer_class, generator, tmp_path):
+def test_factors_are_stored_in_fewer_bytes(
+    layer_class, num_kept, generator, tmp_path
+):
     table = correlated_table(generator)
-    arguments = {"num_parts": 6, "part_width": 4, "codebook_size": 64}
+    arguments = {
+        "num_parts": 6,
+        "part_width": 4,
+        "codebook_size": 64,
+        "num_kept": num_kept,
+    }
     full = layer_class.from_dense(table, **arguments)
     small = layer_class.from_dense(table, **arguments, factors_dtype="int8")
     errors = [relative_error(layer, table) for layer in (full, small)]
@@ -191,7 +199,9 @@ def test_codes_stay_bytes_in_a_file(tied, tmp_path):
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("tied", [False, True])
 def test_factors_stay_bytes_in_a_file(tied, tmp_path):
-    layer = ProductQuantizedEmbedding(2_000, 64, 8, 8, factors_dtype="int8")
+    layer = ProductQuantizedEmbedding(
+        2_000, 64, 8, 8, num_kept=200, factors_dtype="int8"
+    )
     ids = keras.Input((3,), dtype="int32")
     rows = layer(ids)
     model = keras.Model(ids, layer(rows, reverse=True) if tied else rows)
@@ -270,21 +280,54 @@ def test_sizes_keep_to_their_bytes_and_more_are_better(factor_bytes, generator):
     dtype = {4: "float32", 1: "int8"}[factor_bytes]
     errors = []
     for budget in (20_000, 30_000, 45_000):
-        sizes = code_fitting.part_sizes(
+        sizes = code_budget.code_sizes(
             table, budget, np.ones(2_000), 64, factor_bytes
         )
         layer = ProductQuantizedEmbedding.from_dense(
-            table, *sizes, codebook_size=64, factors_dtype=dtype
+            table, **sizes, codebook_size=64, factors_dtype=dtype
         )
         assert sum(w.nbytes for w in layer.get_weights()) <= budget
         errors.append(relative_error(layer, table))
     assert errors == sorted(errors, reverse=True)
     with pytest.raises(ValueError, match="`max_bytes` must be at least"):
-        code_fitting.part_sizes(table, 2_000, np.ones(2_000))
+        code_budget.code_sizes(table, 2_000, np.ones(2_000))
+
+
+def test_rows_are_kept_where_they_count(generator):
+    table = generator.normal(size=(3_000, 16)).astype("float32")
+    counts = 1 / (1 + generator.permutation(3_000)) ** 1.2
+    sizes = code_budget.code_sizes(
+        table, 30_000, counts / counts.mean(), 64, factor_bytes=1
+    )
+    assert sizes["num_kept"] > 0
+    layer = ProductQuantizedEmbedding.from_dense(
+        table,
+        **sizes,
+        codebook_size=64,
+        frequencies=counts,
+        factors_dtype="int8",
+    )
+    assert sum(w.nbytes for w in layer.get_weights()) <= 30_000
+    frequent = np.argsort(-counts)[: sizes["num_kept"] // 2]
+    rows = layer.to_dense()[frequent]
+    np.testing.assert_allclose(rows, table[frequent], atol=0.03)
+    flat = code_budget.code_sizes(table, 30_000, np.ones(3_000), 64, 1)
+    assert flat["num_kept"] < sizes["num_kept"]
+
+
+def test_refuses_numbers_of_a_file_beyond_the_kept_rows(tmp_path):
+    layer = ProductQuantizedEmbedding(
+        300, 8, 2, 4, codebook_size=200, num_kept=9
+    )
+    model = keras.Sequential([keras.Input((2,), dtype="int32"), layer])
+    layer.codes.assign(ops.full((300, 2), 199, dtype="uint8"))
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="Received: row 199, num_kept=9"):
+        keras.saving.load_model(tmp_path / "model.keras")
 
 
 def test_water_fills_up_to_one_level():
     variances = np.array([8.0, 2.0, 0.5])
     # Two bits: levels 8 -> 1 takes 1.5, 2 -> 1 takes 0.5.
-    found = code_fitting.water_filled(variances, 2.0)
+    found = code_budget.water_filled(variances, 2.0)
     np.testing.assert_allclose(found, [1, 1, 0.5], rtol=1e-6)
