@@ -11,7 +11,7 @@ from keras_embcomp import (
     ProductQuantizedSoftmax,
     export_litert,
 )
-from keras_embcomp.numerics import code_budget, code_fitting, product_codes
+from keras_embcomp.numerics import code_fitting, product_codes
 
 
 def correlated_table(generator, vocabulary=2_000, width=24):
@@ -274,47 +274,6 @@ def test_large_seeds_serve(generator):
         assert type(layer.get_config()["seed"]) is int
 
 
-@pytest.mark.parametrize("factor_bytes", [4, 1])
-def test_sizes_keep_to_their_bytes_and_more_are_better(factor_bytes, generator):
-    table = correlated_table(generator)
-    dtype = {4: "float32", 1: "int8"}[factor_bytes]
-    errors = []
-    for budget in (20_000, 30_000, 45_000):
-        sizes = code_budget.code_sizes(
-            table, budget, np.ones(2_000), 64, factor_bytes
-        )
-        layer = ProductQuantizedEmbedding.from_dense(
-            table, **sizes, codebook_size=64, factors_dtype=dtype
-        )
-        assert sum(w.nbytes for w in layer.get_weights()) <= budget
-        errors.append(relative_error(layer, table))
-    assert errors == sorted(errors, reverse=True)
-    with pytest.raises(ValueError, match="`max_bytes` must be at least"):
-        code_budget.code_sizes(table, 2_000, np.ones(2_000))
-
-
-def test_rows_are_kept_where_they_count(generator):
-    table = generator.normal(size=(3_000, 16)).astype("float32")
-    counts = 1 / (1 + generator.permutation(3_000)) ** 1.2
-    sizes = code_budget.code_sizes(
-        table, 30_000, counts / counts.mean(), 64, factor_bytes=1
-    )
-    assert sizes["num_kept"] > 0
-    layer = ProductQuantizedEmbedding.from_dense(
-        table,
-        **sizes,
-        codebook_size=64,
-        frequencies=counts,
-        factors_dtype="int8",
-    )
-    assert sum(w.nbytes for w in layer.get_weights()) <= 30_000
-    frequent = np.argsort(-counts)[: sizes["num_kept"] // 2]
-    rows = layer.to_dense()[frequent]
-    np.testing.assert_allclose(rows, table[frequent], atol=0.03)
-    flat = code_budget.code_sizes(table, 30_000, np.ones(3_000), 64, 1)
-    assert flat["num_kept"] < sizes["num_kept"]
-
-
 def test_refuses_numbers_of_a_file_beyond_the_kept_rows(tmp_path):
     layer = ProductQuantizedEmbedding(
         300, 8, 2, 4, codebook_size=200, num_kept=9
@@ -324,10 +283,3 @@ def test_refuses_numbers_of_a_file_beyond_the_kept_rows(tmp_path):
     model.save(tmp_path / "model.keras")
     with pytest.raises(ValueError, match="Received: row 199, num_kept=9"):
         keras.saving.load_model(tmp_path / "model.keras")
-
-
-def test_water_fills_up_to_one_level():
-    variances = np.array([8.0, 2.0, 0.5])
-    # Two bits: levels 8 -> 1 takes 1.5, 2 -> 1 takes 0.5.
-    found = code_budget.water_filled(variances, 2.0)
-    np.testing.assert_allclose(found, [1, 1, 0.5], rtol=1e-6)
