@@ -1,0 +1,117 @@
+"""Finds the vocabulary tables of a model, and copies it with others."""
+
+from typing import NamedTuple
+
+import keras
+
+from keras_embcomp.layers.base import Compressed, CompressedEmbedding
+
+
+class Place(NamedTuple):
+    """A layer and where it is: the names of the models around it, and its."""
+
+    path: str
+    layer: keras.Layer
+
+
+def places(model) -> list[Place]:
+    """Returns the layers of a model and of the models in it, each once.
+
+    Raises:
+        ValueError: if `model` is neither Functional nor Sequential, or not
+            built.
+    """
+    _check_model(model)
+    found = {}
+    _collect(model, "", found)
+    return list(found.values())
+
+
+def _collect(model, prefix, found):
+    for layer in model.layers:
+        if id(layer) in found:
+            continue
+        place = Place(prefix + layer.name, layer)
+        if _is_model(layer):
+            _collect(layer, f"{place.path}/", found)
+        else:
+            found[id(layer)] = place
+
+
+def compressed_places(model) -> list[Place]:
+    """Returns the compressed layers of a model."""
+    return [p for p in places(model) if isinstance(p.layer, Compressed)]
+
+
+def is_embedding(layer) -> bool:
+    """Returns whether a layer is an `Embedding`, of Keras or compressed."""
+    return isinstance(layer, (keras.layers.Embedding, CompressedEmbedding))
+
+
+def is_tied(layer) -> bool:
+    """Returns whether an embedding is called with `reverse=True` somewhere."""
+    return any(
+        node.arguments.kwargs.get("reverse", False)
+        or True in node.arguments.args[1:]
+        for node in layer._inbound_nodes
+    )
+
+
+def replaced(model, layers):
+    """Returns a copy of a model with other layers in the place of some.
+
+    The copy has the names of the inputs, the weights of all other layers, and
+    the optimizer's settings if the model is compiled. The model stays as it is.
+
+    Args:
+        model: Functional or Sequential model.
+        layers: Dictionary from the `id` of a layer to the layer in its place.
+    """
+    _check_model(model)
+    copies = []
+
+    def copied(layer):
+        if id(layer) in layers:
+            return layers[id(layer)]
+        copy = layer.__class__.from_config(layer.get_config())
+        copies.append((layer, copy))
+        return copy
+
+    copy = keras.models.clone_model(
+        model, clone_function=copied, recursive=True
+    )
+    for old, new in copies:
+        if getattr(old, "weights", None):
+            new.set_weights(old.get_weights())
+    for before, after in zip(_models(model), _models(copy), strict=True):
+        if not before.trainable:
+            after.trainable = False
+    return copy
+
+
+def _models(model):
+    """Returns a model and the models in it, in order."""
+    found = [model]
+    for layer in model.layers:
+        if _is_model(layer):
+            found.extend(_models(layer))
+    return found
+
+
+def _is_model(layer):
+    return isinstance(layer, (keras.Sequential, keras.src.models.Functional))
+
+
+def _check_model(model):
+    if not _is_model(model):
+        raise ValueError(
+            "`model` must be Functional or Sequential. In a model of another "
+            "class, put `from_layer(layer, ...)` in the place of a layer "
+            f"yourself. Received: model={model!r}"
+        )
+    if not model.built:
+        raise ValueError(
+            "`model` must be built, so that it has weights: call it on data "
+            f"or give it a `keras.Input`. Received: model '{model.name}', not "
+            "built"
+        )
