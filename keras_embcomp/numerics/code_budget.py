@@ -2,10 +2,15 @@
 
 import numpy as np
 
-from keras_embcomp.numerics.code_fitting import kept_first
+from keras_embcomp.numerics.code_fitting import kept_first, product_codes
 from keras_embcomp.numerics.low_rank import weighted_gram
-from keras_embcomp.numerics.product_codes import most_kept, smallest_dtype
+from keras_embcomp.numerics.product_codes import (
+    decoded_rows,
+    most_kept,
+    smallest_dtype,
+)
 
+_SAMPLE = 32_768
 _KEPT_SHARES = (0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)  # of the bytes
 
 
@@ -112,3 +117,30 @@ def water_filled(variances, bits):
         used = 0.5 * np.log2(variances / np.minimum(variances, level)).sum()
         low, high = (level, high) if used > bits else (low, level)
     return np.minimum(variances, high)
+
+
+def sampled_loss(
+    table, weights, num_parts, part_width, num_kept, codebook_size, **others
+):
+    """Returns the weighted squared errors that product codes would have.
+
+    Rows that are not kept are a sample, if there are many.
+
+    Args:
+        table: Array of shape `(vocabulary, width)`.
+        weights: Array of shape `(vocabulary,)`.
+        num_parts, part_width, num_kept, codebook_size: Sizes of the codes.
+        **others: Other arguments of the layer, which count for little.
+    """
+    rest = kept_first(table, weights)[num_kept:]
+    chosen = rest
+    if len(rest) > _SAMPLE:
+        generator = np.random.default_rng(0)
+        chosen = generator.choice(rest, _SAMPLE, replace=False)
+    rows, own = table[chosen], weights[chosen]
+    if not own.any():
+        return 0.0
+    codebook_size = min(codebook_size, len(rows))
+    found = product_codes(rows, num_parts, part_width, codebook_size, own)
+    lost = own @ np.square(decoded_rows(found) - rows).sum(axis=1)
+    return lost * weights[rest].sum() / own.sum()

@@ -1,0 +1,283 @@
+"""The methods that `compress` chooses among, each with sizes for a budget."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_embcomp.checks import frequency_weights
+from keras_embcomp.layers.base import Compressed
+from keras_embcomp.layers.distilled import DistilledEmbedding, DistilledSoftmax
+from keras_embcomp.layers.group_reduce import (
+    GroupReduceEmbedding,
+    GroupReduceSoftmax,
+)
+from keras_embcomp.layers.hashed import HashedEmbedding, HashedSoftmax
+from keras_embcomp.layers.low_rank import LowRankEmbedding, LowRankSoftmax
+from keras_embcomp.layers.product_quantized import (
+    ProductQuantizedEmbedding,
+    ProductQuantizedSoftmax,
+)
+from keras_embcomp.layers.tensor_train import TTEmbedding, TTSoftmax
+from keras_embcomp.numerics.budget import (
+    distilled_rank,
+    group_ranks_by_error,
+    growing_groups,
+    low_rank_from_fraction,
+)
+from keras_embcomp.numerics.code_budget import code_sizes, sampled_loss
+
+_BYTES = {None: 4.0, "int8": 1.0, "int4": 0.5}
+_GROUPS, _HIDDEN = 8, 512
+
+
+class Method(NamedTuple):
+    """How a method is fitted to a table.
+
+    Attributes:
+        embedding: The class of its input side.
+        softmax: The class of its output side.
+        sizes: A function of a table, a number of parameters and weights that
+            returns the structural arguments of `from_dense`.
+        least: A function of a table's shape: the arguments of the smallest
+            layer.
+        operations: A function of the arguments, a table's shape and whether it
+            is an output layer: operations of a lookup, or of a token's logits.
+        formats: The number formats it is tried in; `None` is float32.
+    """
+
+    embedding: type[Compressed]
+    softmax: type[Compressed]
+    sizes: Callable
+    least: Callable
+    operations: Callable
+    formats: tuple = (None, "int8", "int4")
+
+
+def _low_rank(table, parameters, weights):
+    fraction = min(max(parameters / table.size, 1e-9), 1)
+    return {"rank": low_rank_from_fraction(*table.shape, fraction)}
+
+
+def _low_rank_operations(arguments, shape, output):
+    return 2 * arguments["rank"] * (shape[1] + output * shape[0])
+
+
+def _group_reduce(table, parameters, weights):
+    sizes = growing_groups(len(table), min(_GROUPS, len(table)))
+    ranks = group_ranks_by_error(table, sizes, int(parameters), weights)
+    return {"group_sizes": sizes, "group_ranks": ranks}
+
+
+def _group_reduce_least(shape):
+    return {"group_sizes": (shape[0],), "group_ranks": (1,)}
+
+
+def _group_reduce_operations(arguments, shape, output):
+    sizes, ranks = arguments["group_sizes"], arguments["group_ranks"]
+    return sum(
+        2 * rank * (shape[1] + output * size)
+        for size, rank in zip(sizes, ranks, strict=True)
+    )
+
+
+def _hashed(table, parameters, weights):
+    least = _hashed_least(table.shape)
+    parts = least["num_parts"]
+    subvectors = int(parameters * parts / table.shape[1])
+    most = len(table) * parts
+    return {**least, "num_subvectors": min(max(subvectors, parts), most)}
+
+
+def _hashed_least(shape):
+    parts = next(p for p in (8, 10, 6, 4, 5, 3, 2, 1) if shape[1] % p == 0)
+    return {"num_subvectors": parts, "num_parts": parts}
+
+
+def _hashed_operations(arguments, shape, output):
+    parts, pool = arguments["num_parts"], arguments["num_subvectors"]
+    products = 2 * pool * shape[1] // parts
+    return output * (products + shape[0] * parts)
+
+
+def _distilled(table, parameters, weights):
+    vocabulary, width = table.shape
+    hidden = max(min(_HIDDEN, int(parameters / (8 * width))), 1)
+    rank = distilled_rank(vocabulary, width, parameters, hidden)
+    return {"rank": min(rank, width), "hidden_dim": hidden}
+
+
+def _distilled_operations(arguments, shape, output):
+    rank, hidden = arguments["rank"], arguments["hidden_dim"]
+    row = 2 * (rank * hidden + hidden * shape[1] + rank * shape[1])
+    return shape[0] * (row + 2 * shape[1]) if output else row
+
+
+def _tensor_train(table, parameters, weights):
+    low, high = 1, 4_096
+    while low < high:
+        rank = (low + high + 1) // 2
+        layer = TTEmbedding(*table.shape, tt_ranks=rank, num_cores=2)
+        layer.build()
+        small = layer.count_params() <= parameters
+        low, high = (rank, high) if small else (low, rank - 1)
+    return {"tt_ranks": low, "num_cores": 2}
+
+
+def _tensor_train_operations(arguments, shape, output):
+    row = 2 * arguments["tt_ranks"] * shape[1]
+    return shape[0] * (row + 2 * shape[1]) if output else row
+
+
+def _product_codes(table, parameters, weights):
+    least = _product_codes_least(table.shape)
+    size = least["codebook_size"]
+    found = code_sizes(table, 4 * parameters, weights, size, factor_bytes=1)
+    return {**least, **found}
+
+
+def _product_codes_least(shape):
+    size = 256 if shape[0] >= 2_560 else max(shape[0] // 10, 2)
+    return {
+        "num_parts": 1,
+        "part_width": 1,
+        "codebook_size": size,
+        "factors_dtype": "int8",
+    }
+
+
+def _product_codes_operations(arguments, shape, output):
+    parts = arguments["num_parts"]
+    directions = parts * arguments["part_width"]
+    if output:
+        products = 2 * directions * (shape[1] + arguments["codebook_size"])
+        return products + shape[0] * parts
+    return 2 * directions * shape[1]
+
+
+METHODS = {
+    "product_codes": Method(
+        ProductQuantizedEmbedding,
+        ProductQuantizedSoftmax,
+        _product_codes,
+        _product_codes_least,
+        _product_codes_operations,
+        formats=(None,),  # its bytes are chosen by an argument
+    ),
+    "low_rank": Method(
+        LowRankEmbedding,
+        LowRankSoftmax,
+        _low_rank,
+        lambda shape: {"rank": 1},
+        _low_rank_operations,
+    ),
+    "group_reduce": Method(
+        GroupReduceEmbedding,
+        GroupReduceSoftmax,
+        _group_reduce,
+        _group_reduce_least,
+        _group_reduce_operations,
+    ),
+    "distilled": Method(
+        DistilledEmbedding,
+        DistilledSoftmax,
+        _distilled,
+        lambda shape: {"rank": 1, "hidden_dim": 1},
+        _distilled_operations,
+    ),
+    "tensor_train": Method(
+        TTEmbedding,
+        TTSoftmax,
+        _tensor_train,
+        lambda shape: {"tt_ranks": 1, "num_cores": 2},
+        _tensor_train_operations,
+    ),
+    "hashed": Method(
+        HashedEmbedding,
+        HashedSoftmax,
+        _hashed,
+        _hashed_least,
+        _hashed_operations,
+    ),
+}
+# What may win on a trained table: see benchmarks/frontier.py.
+AUTO = ("product_codes", "low_rank")
+
+
+def weight_bytes(layer) -> int:
+    """Returns the bytes of a layer's weights."""
+    return sum(
+        math.prod(w.shape) * np.dtype(w.dtype).itemsize for w in layer.weights
+    )
+
+
+def arguments_for(method, number_format, table, max_bytes, weights):
+    """Returns arguments of `from_dense` that keep to so many bytes.
+
+    Returns:
+        The arguments, and the bytes of a layer with them; `None` if the
+        method's smallest layer takes more.
+    """
+    parameters = max_bytes / _BYTES[number_format]
+    for _ in range(6):
+        try:
+            arguments = METHODS[method].sizes(table, parameters, weights)
+        except ValueError:  # the smallest layer has more parameters
+            return None
+        held = structure_bytes(method, number_format, arguments, table.shape)
+        if held <= max_bytes:
+            return arguments, held
+        parameters *= 0.995 * max_bytes / held
+    return None
+
+
+def least_bytes(method, number_format, shape):
+    """Returns the bytes of a method's smallest layer."""
+    arguments = METHODS[method].least(shape)
+    return structure_bytes(method, number_format, arguments, shape)
+
+
+def structure_bytes(method, number_format, arguments, shape):
+    """Returns the bytes of a layer with such arguments."""
+    dtype = "float32"
+    if number_format is not None:
+        dtype = f"{number_format}_from_float32"
+    layer = METHODS[method].embedding(*shape, **arguments, dtype=dtype)
+    layer.build()
+    return weight_bytes(layer)
+
+
+def fitted(method, number_format, arguments, table, counts, like=None):
+    """Returns a layer fitted to a table, to put in the place of `like`."""
+    method = METHODS[method]
+    if like is None:
+        layer = method.embedding.from_dense(
+            table, frequencies=counts, **arguments
+        )
+    elif isinstance(like, keras.layers.Embedding):
+        layer = method.embedding.from_layer(
+            like, frequencies=counts, **arguments
+        )
+    else:
+        layer = method.softmax.from_layer(like, frequencies=counts, **arguments)
+    if number_format is not None:
+        layer.quantize(number_format)
+    return layer
+
+
+def relative_error(method, number_format, arguments, table, counts):
+    """Returns the error that a layer with such arguments would have.
+
+    The square root of its weighted squared errors over the table's weighted
+    squares. Product codes are fitted to a sample of a large table.
+    """
+    weights = frequency_weights(counts, len(table))
+    squares = weights @ np.square(table).sum(axis=1)
+    if method == "product_codes":
+        lost = sampled_loss(table, weights, **arguments)
+    else:
+        layer = fitted(method, number_format, arguments, table, counts)
+        lost = weights @ np.square(layer.to_dense() - table).sum(axis=1)
+    return float(np.sqrt(lost / squares))

@@ -1,0 +1,282 @@
+"""Chooses a method and its sizes for each table of a model."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_embcomp.candidates import (
+    AUTO,
+    METHODS,
+    arguments_for,
+    least_bytes,
+    relative_error,
+)
+from keras_embcomp.checks import frequency_weights, positive_number
+from keras_embcomp.cloning import is_embedding, places
+from keras_embcomp.layers.dense import dense_parts, embedding_parts
+from keras_embcomp.plan import CompressionPlan, TablePlan
+
+_LEAST_UNITS = 1_000
+_SHARES = (0.4, 0.55, 0.75, 1.0, 1.35, 1.8, 2.5)
+_RATIOS = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
+
+
+class Table(NamedTuple):
+    """A dense table, the layer it is of, and counts of its rows or `None`."""
+
+    path: str
+    layer: keras.Layer | None
+    values: np.ndarray
+    counts: np.ndarray | None
+
+    @property
+    def bytes(self):
+        return 4 * self.values.size
+
+
+def plan_compression(
+    model,
+    ratio=None,
+    max_error=None,
+    max_bytes=None,
+    frequencies=None,
+    method="auto",
+):
+    """Returns how to compress the vocabulary tables of a trained model.
+
+    Looks at every `Embedding`, `ReversibleEmbedding` (its two sides are one
+    table) and `Dense` of 1,000 units or more that has more units than inputs,
+    in nested models too. Methods and number formats are tried on the tables
+    themselves, of which k-means sees a sample; nothing is copied or changed.
+
+    Args:
+        model: Built Functional or Sequential model.
+        ratio: Number above 1: bytes of the tables before, over those after.
+        max_error: Number between 0 and 1: the largest relative error of a
+            table. One of `ratio`, `max_error` and `max_bytes` must be given.
+        max_bytes: Integer: the bytes that all tables may take together.
+        frequencies: Counts of the rows, of shape `(vocabulary,)`, or a
+            dictionary of them by path of the layer. If given, a row's squared
+            error is weighed by its count.
+        method: `"auto"`, or the one to use: `"product_codes"`, `"low_rank"`,
+            `"group_reduce"`, `"distilled"`, `"tensor_train"` or `"hashed"`.
+
+    Returns:
+        A `CompressionPlan`.
+
+    Raises:
+        ValueError: if there is nothing to compress, a budget cannot be met
+            (says which could), or counts fit no table.
+
+    Example:
+
+    >>> plan = plan_compression(model, ratio=20)
+    >>> print(plan)
+    >>> small = compress(model, plan)
+    """
+    check_goal(ratio, max_error, max_bytes)
+    tries = tries_of(method)
+    tables = tables_of(model, frequencies)
+    if max_error is not None:
+        return CompressionPlan(
+            [_nearest(table, max_error, tries) for table in tables]
+        )
+    held = sum(table.bytes for table in tables)
+    budget = max_bytes if max_bytes is not None else held / ratio
+    if len(tables) == 1:
+        return CompressionPlan([best_plan(tables[0], budget, tries)])
+    curves = []
+    for table in tables:
+        fair = budget * table.bytes / held
+        plans = (_best(table, share * fair, tries) for share in _SHARES)
+        curves.append([plan for plan in plans if plan is not None])
+    return CompressionPlan(_divided(tables, curves, budget, tries))
+
+
+def check_goal(ratio, max_error, max_bytes):
+    """Raises unless one goal is given, and in its range."""
+    goals = {"ratio": ratio, "max_error": max_error, "max_bytes": max_bytes}
+    given = {name: x for name, x in goals.items() if x is not None}
+    if len(given) != 1:
+        raise ValueError(
+            "One of `ratio`, `max_error` and `max_bytes` must be given. "
+            f"Received: {', '.join(given) or 'none of them'}"
+        )
+    ((name, value),) = given.items()
+    positive_number(name, value)
+    if name == "ratio" and value <= 1:
+        raise ValueError(f"`ratio` must be above 1. Received: ratio={value}")
+    if name == "max_error" and value >= 1:
+        raise ValueError(
+            f"`max_error` must be below 1. Received: max_error={value}"
+        )
+
+
+def tries_of(method):
+    """Returns pairs of a method and a number format to try."""
+    if method != "auto" and method not in METHODS:
+        raise ValueError(
+            f"`method` must be one of auto, {', '.join(METHODS)}. "
+            f"Received: method={method}"
+        )
+    names = AUTO if method == "auto" else (method,)
+    return [(name, form) for name in names for form in METHODS[name].formats]
+
+
+def tables_of(model, frequencies=None):
+    """Returns the dense vocabulary tables of a model."""
+    found = places(model)
+    chosen = [place for place in found if _is_table(place.layer)]
+    if not chosen:
+        looked = ", ".join(
+            f"{place.path} ({type(place.layer).__name__})" for place in found
+        )
+        raise ValueError(
+            "`model` must have an `Embedding`, or a `Dense` of "
+            f"{_LEAST_UNITS:,} units or more and more units than inputs. "
+            f"Received: {looked or 'no layers'}"
+        )
+    tables = []
+    for path, layer in chosen:
+        parts = embedding_parts if is_embedding(layer) else dense_parts
+        values = np.asarray(parts(layer)[0], "float32")
+        tables.append(Table(path, layer, values, None))
+    return _with_counts(tables, frequencies)
+
+
+def _is_table(layer):
+    if isinstance(layer, keras.layers.Embedding):
+        return layer.quantization_mode is None
+    if not isinstance(layer, keras.layers.Dense) or layer.quantization_mode:
+        return False
+    return layer.units >= max(_LEAST_UNITS, layer.kernel.shape[0] + 1)
+
+
+def _with_counts(tables, frequencies):
+    if frequencies is None:
+        return tables
+    paths = [table.path for table in tables]
+    if isinstance(frequencies, dict):
+        wrong = sorted(set(frequencies) - set(paths))
+        if wrong:
+            raise ValueError(
+                "`frequencies` must name tables of the model, which are "
+                f"{', '.join(paths)}. Received: {', '.join(wrong)}"
+            )
+    else:
+        counts = np.asarray(frequencies)
+        fit = [t.path for t in tables if counts.shape == (len(t.values),)]
+        if not fit:
+            sizes = ", ".join(f"{t.path}: {len(t.values)}" for t in tables)
+            raise ValueError(
+                "`frequencies` must have as many counts as a table has rows "
+                f"({sizes}). Received: frequencies of shape {counts.shape}"
+            )
+        frequencies = dict.fromkeys(fit, counts)
+    for path, counts in frequencies.items():
+        (table,) = (t for t in tables if t.path == path)
+        frequency_weights(counts, len(table.values))
+    return [t._replace(counts=frequencies.get(t.path)) for t in tables]
+
+
+def best_plan(table, max_bytes, tries):
+    """Returns the plan of least error for a table and a budget, or raises."""
+    plan = _best(table, max_bytes, tries)
+    if plan is None:
+        least = min(least_bytes(*how, table.values.shape) for how in tries)
+        raise _unreachable(max_bytes, least)
+    return plan
+
+
+def _best(table, max_bytes, tries):
+    """Returns the plan of least error that takes at most so many bytes."""
+    weights = frequency_weights(table.counts, len(table.values))
+    output = table.layer is not None and not is_embedding(table.layer)
+    plans = []
+    for method, number_format in tries:
+        found = arguments_for(
+            method, number_format, table.values, max_bytes, weights
+        )
+        if found is None:
+            continue
+        arguments, held = found
+        error = relative_error(
+            method, number_format, arguments, table.values, table.counts
+        )
+        plans.append(
+            TablePlan(
+                layer=table.path,
+                shape=table.values.shape,
+                method=method,
+                number_format=number_format,
+                arguments=arguments,
+                bytes_before=table.bytes,
+                bytes_after=held,
+                error=error,
+                operations=METHODS[method].operations(
+                    arguments, table.values.shape, output
+                ),
+            )
+        )
+    return min(plans, key=lambda plan: plan.error, default=None)
+
+
+def _nearest(table, max_error, tries):
+    """Returns the smallest plan within an error; keeps the layer if none is."""
+    for ratio in _RATIOS:
+        plan = _best(table, table.bytes / ratio, tries)
+        if plan is not None and plan.error <= max_error:
+            return plan
+    return TablePlan(
+        layer=table.path,
+        shape=table.values.shape,
+        method="keep",
+        number_format=None,
+        arguments={},
+        bytes_before=table.bytes,
+        bytes_after=table.bytes,
+        error=0.0,
+        operations=0,
+    )
+
+
+def _divided(tables, curves, budget, tries):
+    """Returns one plan a table, with the least sum of squared errors.
+
+    From the smallest plans on, the step to a larger one that lowers the sum
+    most for its bytes is taken, as long as one fits.
+    """
+    least = sum(
+        min(least_bytes(*how, table.values.shape) for how in tries)
+        for table in tables
+    )
+    if not all(curves):
+        raise _unreachable(budget, least)
+    curves = [sorted(curve, key=lambda p: p.bytes_after) for curve in curves]
+    chosen = [curve[0] for curve in curves]
+    left = budget - sum(plan.bytes_after for plan in chosen)
+    if left < 0:
+        raise _unreachable(budget, least)
+    while True:
+        steps = []
+        for number, (plan, curve) in enumerate(
+            zip(chosen, curves, strict=True)
+        ):
+            for larger in curve:
+                more = larger.bytes_after - plan.bytes_after
+                gain = plan.error**2 - larger.error**2
+                if 0 < more <= left and gain > 0:
+                    steps.append((gain / more, number, larger))
+        if not steps:
+            return chosen
+        _, number, larger = max(steps, key=lambda step: step[0])
+        left -= larger.bytes_after - chosen[number].bytes_after
+        chosen[number] = larger
+
+
+def _unreachable(budget, least):
+    return ValueError(
+        "The tables must be allowed more bytes; the smallest reachable are "
+        f"{least:,}. Received: {int(budget):,} bytes"
+    )
