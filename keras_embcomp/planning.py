@@ -18,7 +18,7 @@ from keras_embcomp.layers.dense import dense_parts, embedding_parts
 from keras_embcomp.plan import CompressionPlan, TablePlan
 
 _LEAST_UNITS = 1_000
-_SHARES = (0.4, 0.55, 0.75, 1.0, 1.35, 1.8, 2.5)
+_SHARES = (0.5, 0.7, 1.0, 1.4, 2.0)
 _RATIOS = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
 
 

@@ -10,7 +10,7 @@ from keras_embcomp.numerics.product_codes import (
     smallest_dtype,
 )
 
-_SAMPLE = 32_768
+_SAMPLE, _ROUNDS = 16_384, 8
 _KEPT_SHARES = (0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)  # of the bytes
 
 
@@ -141,6 +141,8 @@ def sampled_loss(
     if not own.any():
         return 0.0
     codebook_size = min(codebook_size, len(rows))
-    found = product_codes(rows, num_parts, part_width, codebook_size, own)
+    found = product_codes(
+        rows, num_parts, part_width, codebook_size, own, rounds=_ROUNDS
+    )
     lost = own @ np.square(decoded_rows(found) - rows).sum(axis=1)
     return lost * weights[rest].sum() / own.sum()

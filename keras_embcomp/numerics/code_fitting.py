@@ -58,6 +58,7 @@ def product_codes(
     num_kept=0,
     seed=0,
     progress=None,
+    rounds=25,
 ):
     """Fits product codes to a table.
 
@@ -71,6 +72,7 @@ def product_codes(
         num_kept: Integer. Rows that are kept.
         seed: Integer. Seed of k-means.
         progress: A function of an iterable, such as `tqdm`.
+        rounds: Integer. Rounds of k-means.
 
     Returns:
         `ProductCodes` whose projection and mean have the least weighted sum of
@@ -91,6 +93,7 @@ def product_codes(
         weights[rest],
         seed,
         progress,
+        rounds,
     )
     kept = None
     if num_kept:
@@ -109,7 +112,9 @@ def kept_first(table, weights):
     return np.argsort(-losses, kind="stable")
 
 
-def _coded(rows, num_parts, part_width, sizes, weights, seed, progress):
+def _coded(
+    rows, num_parts, part_width, sizes, weights, seed, progress, rounds
+):
     """Returns codes, codebooks, projection and mean of rows that differ."""
     mean = (weights @ rows / weights.sum()).astype("float32")
     centred = rows - mean
@@ -123,13 +128,13 @@ def _coded(rows, num_parts, part_width, sizes, weights, seed, progress):
     for part in parts if progress is None else progress(parts):
         columns = slice(part * part_width, (part + 1) * part_width)
         codebooks[part, : sizes[part]], codes[:, part] = _clustered(
-            turned[:, columns], sizes[part], weights, seed + part
+            turned[:, columns], sizes[part], weights, seed + part, rounds
         )
         turned[:, columns] = codebooks[part][codes[:, part]]
     return codes, codebooks, *_regression(turned, rows, weights)
 
 
-def _clustered(rows, size, weights, seed):
+def _clustered(rows, size, weights, seed, rounds):
     """Returns the centres of k-means and which of them is nearest a row.
 
     It starts from rows drawn by their weights.
@@ -149,7 +154,7 @@ def _clustered(rows, size, weights, seed):
     means = faiss.Kmeans(
         rows.shape[1],
         size,
-        niter=25,
+        niter=rounds,
         seed=seed % 2**31,
         min_points_per_centroid=1,
         max_points_per_centroid=-(-len(rows) // size),  # all of them
