@@ -1,6 +1,7 @@
 """Keras layers whose vocabulary-sized tables are stored in fewer numbers."""
 
 from keras_embcomp.callbacks import CyclicallyAnnealedLearningRate
+from keras_embcomp.compress import compress, to_keras
 from keras_embcomp.deploy.litert import export_litert
 from keras_embcomp.deploy.serving import export_serving
 from keras_embcomp.distillation import EmbeddingDistiller
@@ -19,10 +20,13 @@ from keras_embcomp.layers.product_quantized import (
     ProductQuantizedSoftmax,
 )
 from keras_embcomp.layers.tensor_train import TTEmbedding, TTSoftmax
+from keras_embcomp.plan import CompressionPlan
+from keras_embcomp.planning import plan_compression
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CompressionPlan",
     "CyclicallyAnnealedLearningRate",
     "DistilledEmbedding",
     "DistilledSoftmax",
@@ -37,6 +41,9 @@ __all__ = [
     "ProductQuantizedSoftmax",
     "TTEmbedding",
     "TTSoftmax",
+    "compress",
     "export_litert",
     "export_serving",
+    "plan_compression",
+    "to_keras",
 ]

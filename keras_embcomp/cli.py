@@ -1,28 +1,46 @@
 """The command `keras-embcomp`."""
 
 import argparse
+import dataclasses
+import json
 import sys
 from pathlib import Path
 
-import keras
-
+from keras_embcomp.candidates import METHODS
+from keras_embcomp.compress import compress
 from keras_embcomp.deploy.litert import export_litert
 from keras_embcomp.deploy.serving import export_serving
+from keras_embcomp.deploy.verify import written_whole
+from keras_embcomp.plan import CompressionPlan
+from keras_embcomp.planning import plan_compression
+from keras_embcomp.report import report
+from keras_embcomp.sweep import sweep
+from keras_embcomp.table_files import KINDS, read_counts, read_model
 
 _EPILOG = """examples:
-  keras-embcomp export model.keras model.tflite
-  keras-embcomp export model.keras served_model --version 3
+  keras-embcomp plan model.keras --ratio 20 --output plan.json
+  keras-embcomp compress model.keras small.keras --ratio 20
+  keras-embcomp compress model.keras small.keras --plan plan.json
+  keras-embcomp compress glove.txt glove.keras --ratio 16 --frequencies n.npy
+  keras-embcomp report small.keras --baseline model.keras --plot report.png
+  keras-embcomp sweep model.keras --ratios 4 16 64 --plot sweep.png
+  keras-embcomp export small.keras small.tflite
+  keras-embcomp export small.keras served_model --version 3
+
+A MODEL is a .keras file, or a table: .npy, .npz, or the text of word2vec and
+GloVe (.txt, .vec), which becomes a model of one embedding.
 """
 
 
 def main(arguments=None):
-    """Runs the command; returns its exit code."""
+    """Runs the command; returns its exit code, 0 or 1."""
     options = _parser().parse_args(arguments)
     try:
-        print(options.run(options))
+        text, values = options.run(options)
     except (ValueError, ImportError, OSError, RuntimeError) as error:
         print(f"keras-embcomp: {error}", file=sys.stderr)
         return 1
+    print(json.dumps(values) if options.json else text)
     return 0
 
 
@@ -34,30 +52,168 @@ def _parser():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    export = commands.add_parser(
-        "export",
-        help="write a .keras model for LiteRT or TensorFlow Serving",
+
+    def command(name, run, text):
+        added = commands.add_parser(name, help=text, description=text)
+        added.add_argument("model", help=f"a file: {', '.join(KINDS)}")
+        added.add_argument(
+            "--json", action="store_true", help="print the result as JSON"
+        )
+        added.set_defaults(run=run)
+        return added
+
+    plan = command("plan", _plan, "show how a model would be compressed")
+    _add_goal(plan)
+    _add_output(plan, "--output", "a .json file for the plan")
+    small = command("compress", _compress, "write a model with small tables")
+    _add_output(small, "output", "a .keras file")
+    _add_goal(small).add_argument("--plan", help="a .json file of a plan")
+    told = command("report", _report, "tell sizes, times and errors")
+    told.add_argument("--baseline", help="the model before compression")
+    told.add_argument("--frequencies", help="counts: .npy, or one a line")
+    _add_output(told, "--plot", "a .png file to draw")
+    swept = command("sweep", _sweep, "compare methods at several ratios")
+    swept.add_argument(
+        "--ratios", type=float, nargs="+", default=(4, 8, 16, 32, 64)
     )
-    export.add_argument("model", help="a .keras file")
-    export.add_argument(
-        "output",
-        type=Path,
-        help="a .tflite file, or the folder of a served model",
+    swept.add_argument(
+        "--methods", nargs="+", default=("auto", "product_codes", "low_rank")
+    )
+    swept.add_argument("--frequencies", help="counts: .npy, or one a line")
+    _add_output(swept, "--plot", "a .png file to draw")
+    export = command(
+        "export", _export, "write a model for LiteRT or TensorFlow Serving"
+    )
+    _add_output(
+        export, "output", "a .tflite file, or the folder of a served model"
     )
     export.add_argument(
         "--version", type=int, default=1, help="of the served model"
     )
-    export.set_defaults(run=_export)
     return parser
 
 
+def _add_goal(parser):
+    goal = parser.add_mutually_exclusive_group(required=True)
+    goal.add_argument("--ratio", type=float, help="bytes before over after")
+    goal.add_argument("--max-error", type=float, help="of a table, below 1")
+    goal.add_argument("--max-bytes", type=int, help="of all tables")
+    parser.add_argument("--method", default="auto", choices=["auto", *METHODS])
+    parser.add_argument("--frequencies", help="counts: .npy, or one a line")
+    return goal
+
+
+def _add_output(parser, name, text):
+    parser.add_argument(name, type=Path, help=text)
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an output there is"
+    )
+
+
+def _checked(path, options, *suffixes):
+    """Returns an output's path, or raises before the work is begun."""
+    if path is None:
+        return None
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ValueError(
+            f"The output must end in {' or '.join(suffixes)}. Received: {path}"
+        )
+    if not path.absolute().parent.is_dir():
+        raise ValueError(
+            f"The output must be in a folder that exists. Received: {path}"
+        )
+    if path.exists() and not options.overwrite:
+        raise ValueError(
+            f"The output must not exist, unless --overwrite. Received: {path}"
+        )
+    return path
+
+
+def _goal(options):
+    return {
+        "ratio": options.ratio,
+        "max_error": options.max_error,
+        "max_bytes": options.max_bytes,
+        "method": options.method,
+    }
+
+
+def _counts(options):
+    if options.frequencies is None:
+        return None
+    return read_counts(options.frequencies)
+
+
+def _plan(options):
+    output = _checked(options.output, options, ".json")
+    found = plan_compression(
+        read_model(options.model),
+        frequencies=_counts(options),
+        **_goal(options),
+    )
+    if output is not None:
+        found.save(output)
+    return str(found), json.loads(found.to_json())
+
+
+def _compress(options):
+    output = _checked(options.output, options, ".keras")
+    model, counts = read_model(options.model), _counts(options)
+    if options.plan is not None:
+        plan = CompressionPlan.load(options.plan)
+    else:
+        plan = plan_compression(model, frequencies=counts, **_goal(options))
+    small = compress(
+        model, plan, verbose=int(not options.json), frequencies=counts
+    )
+    with written_whole(output) as temporary:
+        small.save(temporary)
+    size = output.stat().st_size
+    text = f"{output}: {size:,} bytes"
+    values = {
+        "path": str(output),
+        "bytes": size,
+        "plan": json.loads(plan.to_json()),
+    }
+    return text, values
+
+
+def _report(options):
+    output = _checked(options.plot, options, ".png", ".svg", ".pdf")
+    baseline = None
+    if options.baseline is not None:
+        baseline = read_model(options.baseline)
+    found = report(
+        read_model(options.model), baseline, frequencies=_counts(options)
+    )
+    if output is not None:
+        found.plot(output)
+    return str(found), dataclasses.asdict(found)
+
+
+def _sweep(options):
+    output = _checked(options.plot, options, ".png", ".svg", ".pdf")
+    found = sweep(
+        read_model(options.model),
+        options.ratios,
+        options.methods,
+        frequencies=_counts(options),
+    )
+    if output is not None:
+        found.plot(output)
+    return str(found), dataclasses.asdict(found)
+
+
 def _export(options):
-    model = keras.saving.load_model(options.model, compile=False)
-    if options.output.suffix.lower() == ".tflite":
-        written = export_litert(model, options.output)
-        return (
+    suffix = options.output.suffix.lower()
+    model = read_model(options.model)
+    if suffix == ".tflite":
+        output = _checked(options.output, options)
+        written = export_litert(model, output)
+        text = (
             f"{written.path}: {written.bytes:,} bytes, differs from Keras by "
             f"at most {written.max_difference:.2g}"
         )
+        return text, {**written._asdict(), "path": str(written.path)}
     folder = export_serving(model, options.output, version=options.version)
-    return f"{folder}: same outputs as Keras"
+    return f"{folder}: same outputs as Keras", {"path": str(folder)}

@@ -22,7 +22,7 @@ def compress(model, plan=None, verbose=0, **goal):
     Args:
         model: Built Functional or Sequential model.
         plan: A `CompressionPlan`; `None` makes one from `goal`.
-        verbose: 1 prints the plan, and a line for each table; 0 nothing.
+        verbose: 1 prints the plan and shows progress, 0 nothing.
         **goal: Arguments of `plan_compression`, such as `ratio=20`. Beside a
             plan, `frequencies` only.
 
@@ -62,9 +62,8 @@ def compress(model, plan=None, verbose=0, **goal):
             table.values,
             table.counts,
             like=table.layer,
+            verbose=verbose,
         )
-        if verbose:
-            print(f"{entry.layer}: compressed", flush=True)
     return replaced(model, layers)
 
 

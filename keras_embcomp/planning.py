@@ -22,6 +22,10 @@ _SHARES = (0.5, 0.7, 1.0, 1.4, 2.0)
 _RATIOS = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
 
 
+class UnreachableError(ValueError):
+    """A budget that no method meets."""
+
+
 class Table(NamedTuple):
     """A dense table, the layer it is of, and counts of its rows or `None`."""
 
@@ -276,7 +280,7 @@ def _divided(tables, curves, budget, tries):
 
 
 def _unreachable(budget, least):
-    return ValueError(
+    return UnreachableError(
         "The tables must be allowed more bytes; the smallest reachable are "
         f"{least:,}. Received: {int(budget):,} bytes"
     )

@@ -1,8 +1,13 @@
+import json
+import re
+
 import keras
+import numpy as np
 import pytest
 
 from keras_embcomp import LowRankEmbedding
 from keras_embcomp.cli import main
+from keras_embcomp.table_files import read_table
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -27,7 +32,7 @@ def test_exports_by_the_suffix_of_the_output(saved, tmp_path, capsys):
 
 def test_says_what_is_wrong_in_a_line_and_exits_with_1(saved, tmp_path, capsys):
     for model, output, message in (
-        (str(tmp_path / "none.keras"), "model.tflite", "File not found"),
+        (str(tmp_path / "none.keras"), "model.tflite", "must be a file"),
         (
             saved,
             str(tmp_path / "none" / "model.tflite"),
@@ -38,6 +43,115 @@ def test_says_what_is_wrong_in_a_line_and_exits_with_1(saved, tmp_path, capsys):
         error = capsys.readouterr().err
         assert error.startswith("keras-embcomp: ")
         assert message in error
+
+
+@pytest.fixture
+def dense(tmp_path, generator):
+    ids = keras.Input((3,), dtype="int32", name="ids")
+    layer = keras.layers.Embedding(600, 16, name="words")
+    model = keras.Model(ids, layer(ids))
+    table = generator.normal(size=(600, 16)) / np.arange(1, 17)
+    layer.set_weights([table])
+    model.save(tmp_path / "dense.keras")
+    return str(tmp_path / "dense.keras")
+
+
+def test_compresses_by_a_plan_or_a_goal(dense, tmp_path, capsys):
+    plan, small = tmp_path / "plan.json", tmp_path / "small.keras"
+    goal = ["--ratio", "4", "--method", "product_codes"]
+    assert main(["plan", dense, *goal, "--output", str(plan)]) == 0
+    assert "words" in capsys.readouterr().out
+    assert main(["compress", dense, str(small), "--plan", str(plan)]) == 0
+    assert f"{small.stat().st_size:,} bytes" in capsys.readouterr().out
+    first = keras.saving.load_model(small).get_weights()
+    arguments = ["compress", dense, str(small), *goal, "--json"]
+    assert main(arguments) == 1
+    assert "unless --overwrite" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["bytes"] == small.stat().st_size
+    for one, other in zip(
+        first, keras.saving.load_model(small).get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_reports_and_sweeps(dense, tmp_path, capsys):
+    small, plot = tmp_path / "small.keras", tmp_path / "sweep.png"
+    goal = ["--max-error", "0.3", "--method", "product_codes", "--json"]
+    assert main(["compress", dense, str(small), *goal]) == 0
+    capsys.readouterr()
+    assert main(["report", str(small), "--baseline", dense, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["tables"]
+    assert 0 < row["error"] < 0.3
+    swept = ["--ratios", "3", "6", "--methods", "low_rank", "--plot", str(plot)]
+    assert main(["sweep", dense, *swept, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["goal"] for row in rows] == [3, 6]
+    assert rows[0]["error"] < rows[1]["error"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def write_table(path, table):
+    words = [f"word{i}" for i in range(len(table))]
+    lines = [
+        f"{word} {' '.join(f'{x:.6f}' for x in row)}"
+        for word, row in zip(words, table, strict=True)
+    ]
+    if path.suffix == ".npy":
+        np.save(path, table)
+    elif path.suffix == ".npz":
+        np.savez(path, table=table)
+    elif path.suffix == ".vec":
+        sizes = f"{table.shape[0]} {table.shape[1]}"
+        path.write_text("\n".join([sizes, *lines]))
+    else:
+        path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.vec", "a.txt"])
+def test_reads_bare_tables_and_counts(name, tmp_path, generator, capsys):
+    table = generator.normal(size=(300, 6)).astype("float32")
+    write_table(tmp_path / name, table)
+    np.testing.assert_allclose(
+        read_table(tmp_path / name), table, atol=1e-6, rtol=0
+    )
+    np.save(tmp_path / "counts.npy", np.arange(1, 301))
+    small = tmp_path / "small.keras"
+    arguments = ["compress", str(tmp_path / name), str(small), "--json"]
+    counts = ["--frequencies", str(tmp_path / "counts.npy")]
+    assert main([*arguments, "--ratio", "1.5", *counts]) == 0
+    model = keras.saving.load_model(small)
+    assert model(np.array([[0, 299]])).shape == (1, 2, 6)
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.keras", b"none", "must be a Keras model"),
+        ("a.npy", b"none", "must be a table of numbers|must be"),
+        ("a.npz", b"none", "must be"),
+        ("a.vec", b"3 2\none 1 2\ntwo 1 x\n", "line 3: 'two 1 x"),
+        ("a.txt", b"", "without any"),
+        ("a.bin", b"", "must end in one of .keras, .npy"),
+    ],
+)
+def test_refuses_foreign_files(name, content, message, tmp_path, capsys):
+    (tmp_path / name).write_bytes(content)
+    output = tmp_path / "out.keras"
+    arguments = ["compress", str(tmp_path / name), str(output), "--ratio", "2"]
+    assert main(arguments) == 1
+    assert re.search(message, capsys.readouterr().err)
+    assert not output.exists()
+    assert not list(tmp_path.glob(".writing*"))
+
+
+@pytest.mark.parametrize("command", ["plan", "compress", "report", "sweep"])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert "--json" in capsys.readouterr().out
 
 
 def test_help_shows_an_example(capsys):

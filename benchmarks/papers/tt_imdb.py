@@ -80,7 +80,7 @@ def read_reviews(path):
     return words, np.array([row[0] == "pos" for row in rows], "int32")
 
 
-def load(data_dir):
+def load(data_dir, length=LENGTH):
     """Returns `(ids, labels)` to train on, to validate on and to test on.
 
     Ids go by frequency, 0 is padding, 1 an unknown word; of a review they are
@@ -95,7 +95,7 @@ def load(data_dir):
 
     def encode(reviews):
         sequences = [[ids.get(word, 1) for word in r] for r in reviews]
-        return keras.utils.pad_sequences(sequences, LENGTH)
+        return keras.utils.pad_sequences(sequences, length)
 
     order = np.random.default_rng(0).permutation(len(other))
     parts = order[:VALIDATION], order[VALIDATION:]

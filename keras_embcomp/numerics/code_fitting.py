@@ -112,9 +112,7 @@ def kept_first(table, weights):
     return np.argsort(-losses, kind="stable")
 
 
-def _coded(
-    rows, num_parts, part_width, sizes, weights, seed, progress, rounds
-):
+def _coded(rows, num_parts, part_width, sizes, weights, seed, progress, rounds):
     """Returns codes, codebooks, projection and mean of rows that differ."""
     mean = (weights @ rows / weights.sum()).astype("float32")
     centred = rows - mean
