@@ -22,6 +22,7 @@ from keras_embcomp.layers.product_quantized import (
 from keras_embcomp.layers.tensor_train import TTEmbedding, TTSoftmax
 from keras_embcomp.plan import CompressionPlan
 from keras_embcomp.planning import plan_compression
+from keras_embcomp.sweep import sweep
 
 __version__ = "0.1.0"
 
@@ -45,5 +46,6 @@ __all__ = [
     "export_litert",
     "export_serving",
     "plan_compression",
+    "sweep",
     "to_keras",
 ]
