@@ -46,6 +46,7 @@ class Method(NamedTuple):
         operations: A function of the arguments, a table's shape and whether it
             is an output layer: operations of a lookup, or of a token's logits.
         formats: The number formats it is tried in; `None` is float32.
+        shows_progress: Whether `from_dense` takes `verbose`.
     """
 
     embedding: type[Compressed]
@@ -54,6 +55,7 @@ class Method(NamedTuple):
     least: Callable
     operations: Callable
     formats: tuple = (None, "int8", "int4")
+    shows_progress: bool = False
 
 
 def _low_rank(table, parameters, weights):
@@ -165,6 +167,7 @@ METHODS = {
         _product_codes_least,
         _product_codes_operations,
         formats=(None,),  # its bytes are chosen by an argument
+        shows_progress=True,
     ),
     "low_rank": Method(
         LowRankEmbedding,
@@ -186,6 +189,7 @@ METHODS = {
         _distilled,
         lambda shape: {"rank": 1, "hidden_dim": 1},
         _distilled_operations,
+        shows_progress=True,
     ),
     "tensor_train": Method(
         TTEmbedding,
@@ -249,19 +253,20 @@ def structure_bytes(method, number_format, arguments, shape):
     return weight_bytes(layer)
 
 
-def fitted(method, number_format, arguments, table, counts, like=None):
+def fitted(
+    method, number_format, arguments, table, counts, like=None, verbose=0
+):
     """Returns a layer fitted to a table, to put in the place of `like`."""
     method = METHODS[method]
+    arguments = {**arguments, "frequencies": counts}
+    if method.shows_progress:
+        arguments["verbose"] = verbose
     if like is None:
-        layer = method.embedding.from_dense(
-            table, frequencies=counts, **arguments
-        )
+        layer = method.embedding.from_dense(table, **arguments)
     elif isinstance(like, keras.layers.Embedding):
-        layer = method.embedding.from_layer(
-            like, frequencies=counts, **arguments
-        )
+        layer = method.embedding.from_layer(like, **arguments)
     else:
-        layer = method.softmax.from_layer(like, frequencies=counts, **arguments)
+        layer = method.softmax.from_layer(like, **arguments)
     if number_format is not None:
         layer.quantize(number_format)
     return layer

@@ -1,0 +1,88 @@
+"""Grows and shrinks the vocabulary of a trained layer."""
+
+import numpy as np
+from keras import ops
+
+from keras_embcomp.checks import positive_int
+from keras_embcomp.layers.base import Compressed
+
+
+def resize_vocabulary(layer, new_size, like=None):
+    """Returns a layer like a trained one with more or fewer words.
+
+    Words that stay keep their ids and their rows, to the bit; the last ids are
+    dropped. A new word starts with the row of a known one, and is trained from
+    there; where codes or cores do not train, it stays that.
+
+    Args:
+        layer: A built compressed layer, quantized or not. A tensor train grows
+            by whole slices of its first core: beyond what its shape has room
+            for, a new word starts with the row of a word whose first digit is
+            that of the word it is like.
+        new_size: Integer. The words of the new layer.
+        like: Id, or ids for the `new_size - vocabulary` new words, of the words
+            they start as. `None` takes the word whose row is nearest to the
+            mean row.
+
+    Returns:
+        A built layer of the same class, name and settings.
+
+    Raises:
+        ValueError: if the layer is not compressed or not built, an id in `like`
+            is out of range, or the method assigns rows by the size of its
+            vocabulary (`HashedEmbedding`, `GroupReduceEmbedding` and their
+            output sides): compress `layer.to_dense()`, with rows added,
+            again with `from_dense`.
+
+    Example:
+
+    >>> larger = resize_vocabulary(layer, 10_100)  # 100 new words
+    """
+    if not isinstance(layer, Compressed) or not layer.built:
+        raise ValueError(
+            "`layer` must be a built compressed layer. "
+            f"Received: layer={layer!r}"
+        )
+    new_size = positive_int("new_size", new_size)
+    vocabulary, width = layer.dense_shape
+    sources = np.arange(new_size)
+    sources[vocabulary:] = _known(layer, like, new_size - vocabulary)
+    new = layer.__class__.from_config(layer.resized_config(new_size))
+    new.build((None, width))
+    _copy_rows(layer, new, sources)
+    return new
+
+
+def _known(layer, like, count):
+    """Returns the ids that new words start as."""
+    vocabulary = layer.dense_shape[0]
+    if count <= 0:
+        return []
+    if like is None:
+        table = layer.to_dense()
+        return np.argmin(np.square(table - table.mean(axis=0)).sum(axis=1))
+    ids = np.asarray(like)
+    if ids.shape not in ((), (count,)) or ids.dtype.kind not in "iu":
+        raise ValueError(
+            f"`like` must be an id, or one for each of the {count} new words. "
+            f"Received: like of shape {ids.shape} and dtype {ids.dtype}"
+        )
+    if ids.min() < 0 or ids.max() >= vocabulary:
+        raise ValueError(
+            f"`like` must hold ids below {vocabulary}. "
+            f"Received: ids from {ids.min()} to {ids.max()}"
+        )
+    return ids
+
+
+def _copy_rows(old, new, sources):
+    """Copies weights; those that have other rows take them by source."""
+    vocabulary = len(sources)
+    for before, after in zip(old.weights, new.weights, strict=True):
+        values = ops.convert_to_numpy(before)
+        if before.shape != after.shape:
+            # Rows of several words, as those of a tensor train, take the
+            # source of the first of them.
+            words = -(-vocabulary // after.shape[0])
+            values = values[sources[:: words][: after.shape[0]] // words]
+        after.assign(values)
