@@ -19,6 +19,7 @@ from keras_embcomp.layers.product_quantized import (
     ProductQuantizedSoftmax,
 )
 from keras_embcomp.layers.tensor_train import TTEmbedding, TTSoftmax
+from keras_embcomp.report import report
 
 __version__ = "0.1.0"
 
@@ -39,4 +40,5 @@ __all__ = [
     "TTSoftmax",
     "export_litert",
     "export_serving",
+    "report",
 ]
