@@ -22,6 +22,8 @@ from keras_embcomp.layers.product_quantized import (
 from keras_embcomp.layers.tensor_train import TTEmbedding, TTSoftmax
 from keras_embcomp.plan import CompressionPlan
 from keras_embcomp.planning import plan_compression
+from keras_embcomp.report import report
+from keras_embcomp.resizing import resize_vocabulary
 from keras_embcomp.sweep import sweep
 
 __version__ = "0.1.0"
@@ -46,6 +48,8 @@ __all__ = [
     "export_litert",
     "export_serving",
     "plan_compression",
+    "report",
+    "resize_vocabulary",
     "sweep",
     "to_keras",
 ]

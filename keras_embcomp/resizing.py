@@ -84,5 +84,5 @@ def _copy_rows(old, new, sources):
             # Rows of several words, as those of a tensor train, take the
             # source of the first of them.
             words = -(-vocabulary // after.shape[0])
-            values = values[sources[:: words][: after.shape[0]] // words]
+            values = values[sources[::words][: after.shape[0]] // words]
         after.assign(values)

@@ -14,6 +14,7 @@ from keras.src.backend import set_keras_mask
 
 from keras_embcomp.checks import positive_int
 from keras_embcomp.layers.dense import embedding_parts
+from keras_embcomp.layers.formats import FactorFormats
 
 _GETTERS = {
     "initializer": initializers.get,
@@ -22,7 +23,7 @@ _GETTERS = {
 }
 
 
-class Compressed(keras.layers.Layer):
+class Compressed(FactorFormats):
     """Stands for a dense table of shape `(vocabulary, width)`."""
 
     def __init__(self, **kwargs):
@@ -38,10 +39,11 @@ class Compressed(keras.layers.Layer):
             setattr(self, name, _GETTERS[name.rsplit("_", 1)[1]](part))
         self._part_names = (*self._part_names, *parts)
 
-    def add_table_weight(self, name, shape, index=None):
+    def add_table_weight(self, name, shape, index=None, shared=False):
         """Adds a weight with the parts that `set_parts` keeps for it.
 
-        An `index` is for one of several weights that share their parts.
+        An `index` is for one of several weights that share their parts;
+        `shared` is that of `add_factor`.
         """
         parts = {kind: getattr(self, f"{name}_{kind}") for kind in _GETTERS}
         if index is not None:
@@ -49,7 +51,7 @@ class Compressed(keras.layers.Layer):
             if isinstance(parts["initializer"], initializers.Initializer):
                 # One object draws the same numbers each time.
                 parts["initializer"] = parts["initializer"].clone()
-        return self.add_weight(name=name, shape=shape, **parts)
+        return self.add_factor(name, shape, shared, **parts)
 
     @property
     def dense_shape(self):

@@ -24,6 +24,7 @@ from keras_embcomp.numerics.product_codes import (
     most_kept,
     smallest_dtype,
 )
+from keras_embcomp.numerics.tables import in_numpy, whole
 
 _STORED = ("float32", "int8")
 
@@ -120,10 +121,8 @@ class CodedTable(Compressed):
     def _add_factor(self, name, shape, initializer=None):
         if self.factors_dtype == "float32":
             if initializer is not None:
-                return self.add_weight(
-                    name=name, shape=shape, initializer=initializer
-                )
-            return self.add_table_weight(name, shape)
+                return self.add_factor(name, shape, initializer=initializer)
+            return self.add_table_weight(name, shape, shared=True)
         return self.add_weight(
             name=name,
             shape=shape,
@@ -143,11 +142,12 @@ class CodedTable(Compressed):
             autocast=False,
         )
 
-    def _tensors(self, dtype, inputs=None):
+    def _tensors(self, dtype, inputs=None, packed=False):
         """Returns the codes, the factors as float tensors, and kept rows.
 
         Factors in bytes are 127 times numbers from -1 to 1, with scales. Files
-        hold them so if they depend on `inputs`.
+        hold them so if they depend on `inputs`. Codebooks that are `packed`
+        are as they are stored, if that is by a format of the layer.
         """
         codebooks, projection = self.codebooks, self.projection
         if self.scales is not None:
@@ -157,15 +157,25 @@ class CodedTable(Compressed):
             scales = ops.expand_dims(self.scales, 1) / 127
             projection = ops.cast(projection, "float32") * scales
             codebooks = ops.cast(codebooks, dtype) / 127
-        tensors = codebooks, projection, self.mean
+        else:
+            projection = whole(projection, dtype, inputs)
+            if not packed:
+                codebooks = whole(codebooks, dtype, inputs)
         kept = None
         if self.kept is not None:
             kept = KeptRows(self.kept, self.kept_scales)
-        return self.codes, *(ops.cast(x, dtype) for x in tensors), kept
+        tensors = projection, self.mean
+        return (
+            self.codes,
+            codebooks,
+            *(ops.cast(x, dtype) for x in tensors),
+            kept,
+        )
 
     def coded_rows(self, ids):
         """Returns the rows of ids, of the compute dtype."""
-        return coded_rows(ids, *self._tensors(self.compute_dtype, ids))
+        tensors = self._tensors(self.compute_dtype, ids, packed=True)
+        return coded_rows(ids, *tensors)
 
     def logits(self, hidden):
         """Returns `hidden @ table.T`, of shape `(..., vocabulary)`."""
@@ -178,7 +188,7 @@ class CodedTable(Compressed):
         shape = (self.num_parts, self.codebook_size, self.part_width)
         if kept is not None:
             rows, scales = kept
-            kept = ops.convert_to_numpy(rows).astype("float32")
+            kept = in_numpy(rows)
             if scales is not None:
                 kept *= ops.convert_to_numpy(scales)[:, None]
         return decoded_rows(

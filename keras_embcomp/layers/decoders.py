@@ -15,6 +15,7 @@ from keras_embcomp.numerics.distilled import (
     rescaled,
     with_hidden_layer,
 )
+from keras_embcomp.numerics.tables import whole
 
 _BLOCK_ROWS = 16_384
 _LIFT = initializers.Constant(0.05)
@@ -45,20 +46,24 @@ class DecodedTable(Compressed):
             shape=(features,),
             initializer="zeros" if self.hidden_dim else _LIFT,
         )
-        self.projection = self.add_table_weight("projection", (features, width))
+        self.projection = self.add_table_weight(
+            "projection", (features, width), shared=True
+        )
         self.projection_bias = self.add_weight(
             name="projection_bias", shape=(width,), initializer="zeros"
         )
         self.hidden_kernel = self.shortcut = None
         if self.hidden_dim:
-            self.hidden_kernel = self.add_weight(
-                name="hidden_kernel",
-                shape=(self.rank, self.hidden_dim),
+            self.hidden_kernel = self.add_factor(
+                "hidden_kernel",
+                (self.rank, self.hidden_dim),
+                shared=True,
                 initializer="he_normal",
             )
-            self.shortcut = self.add_weight(
-                name="shortcut",
-                shape=(self.rank, width),
+            self.shortcut = self.add_factor(
+                "shortcut",
+                (self.rank, width),
+                shared=True,
                 initializer="lecun_normal",
             )
 
@@ -75,9 +80,8 @@ class DecodedTable(Compressed):
         )
 
     def logit_blocks(self, hidden):
-        embeddings = ops.cast(self.embeddings, hidden.dtype)
-        decoder = self.decoder.cast(hidden.dtype)
-        return decoded_logits(hidden, embeddings, decoder), None
+        decoder = self.decoder.cast(hidden.dtype, hidden)
+        return decoded_logits(hidden, self.embeddings, decoder), None
 
     def logits(self, hidden):
         """Returns `hidden @ table.T`, of shape `(..., vocabulary)`."""
@@ -86,7 +90,7 @@ class DecodedTable(Compressed):
 
     def to_dense(self):
         """Returns the table as a float32 NumPy array of `dense_shape`."""
-        embeddings = ops.cast(self.embeddings, "float32")
+        embeddings = whole(self.embeddings, "float32")
         decoder = self.decoder.cast("float32")
         return np.concatenate(
             [

@@ -110,7 +110,7 @@ class DistilledEmbedding(DecodedTable, CompressedEmbedding):
 
     def rows(self, ids):
         narrow = ops.cast(take_rows(self.embeddings, ids), self.compute_dtype)
-        return self.decoder.cast(narrow.dtype).decode(narrow)
+        return self.decoder.cast(narrow.dtype, ids).decode(narrow)
 
     @classmethod
     def from_dense(

@@ -10,6 +10,7 @@ from keras_embcomp.layers.word_groups import WordGroups
 from keras_embcomp.numerics.group_reduce import group_reduce
 from keras_embcomp.numerics.groups import grouped_logits, grouped_rows
 from keras_embcomp.numerics.lookup import gather_rows, inside_and_outside
+from keras_embcomp.numerics.tables import in_numpy, whole
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
@@ -117,7 +118,8 @@ class GroupReduceEmbedding(WordGroups, CompressedEmbedding):
         )
 
     def logits(self, hidden):
-        kernels = [ops.transpose(factor) for factor in self.embeddings]
+        factors = [whole(x, hidden.dtype, hidden) for x in self.embeddings]
+        kernels = [ops.transpose(factor) for factor in factors]
         projections = self.group_projections(self.output_dim)
         return self.joined(grouped_logits(hidden, kernels, projections))
 
@@ -261,7 +263,7 @@ class GroupReduceSoftmax(WordGroups, CompressedSoftmax):
         return self.joined(self.logit_blocks(hidden)[0])
 
     def to_dense(self):
-        return self.table_of([ops.transpose(kernel) for kernel in self.kernels])
+        return self.table_of([in_numpy(kernel).T for kernel in self.kernels])
 
     @classmethod
     def from_dense(

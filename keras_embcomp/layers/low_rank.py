@@ -8,6 +8,7 @@ from keras_embcomp.layers.base import CompressedEmbedding
 from keras_embcomp.layers.base_softmax import CompressedSoftmax
 from keras_embcomp.numerics.lookup import take_rows
 from keras_embcomp.numerics.low_rank import truncated_svd
+from keras_embcomp.numerics.tables import in_numpy, whole
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
@@ -91,12 +92,12 @@ class LowRankEmbedding(CompressedEmbedding):
             "embeddings", (self.input_dim, self.rank)
         )
         self.projection = self.add_table_weight(
-            "projection", (self.rank, self.output_dim)
+            "projection", (self.rank, self.output_dim), shared=True
         )
 
     def rows(self, ids):
         narrow = ops.cast(take_rows(self.embeddings, ids), self.compute_dtype)
-        return ops.matmul(narrow, ops.cast(self.projection, narrow.dtype))
+        return ops.matmul(narrow, whole(self.projection, narrow.dtype, ids))
 
     def logits(self, hidden):
         return _logits(hidden, self.embeddings, self.projection)
@@ -215,7 +216,7 @@ class LowRankSoftmax(CompressedSoftmax):
             "embeddings", (self.units, self.rank)
         )
         self.projection = self.add_table_weight(
-            "projection", (self.rank, width)
+            "projection", (self.rank, width), shared=True
         )
 
     def logits(self, hidden):
@@ -251,12 +252,11 @@ class LowRankSoftmax(CompressedSoftmax):
 
 
 def _logits(hidden, embeddings, projection):
-    projection = ops.cast(projection, hidden.dtype)
+    projection = whole(projection, hidden.dtype, hidden)
     narrow = ops.matmul(hidden, ops.transpose(projection))
-    embeddings = ops.cast(embeddings, hidden.dtype)
+    embeddings = whole(embeddings, hidden.dtype, hidden)
     return ops.matmul(narrow, ops.transpose(embeddings))
 
 
 def _product(embeddings, projection):
-    left = ops.convert_to_numpy(embeddings).astype("float32")
-    return left @ ops.convert_to_numpy(projection).astype("float32")
+    return in_numpy(embeddings) @ in_numpy(projection)

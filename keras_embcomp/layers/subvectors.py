@@ -12,6 +12,7 @@ from keras_embcomp.numerics.hashed import (
     hashed_logits,
     hashed_rows,
 )
+from keras_embcomp.numerics.tables import in_numpy, whole
 
 
 class SharedSubvectors(Compressed):
@@ -47,12 +48,12 @@ class SharedSubvectors(Compressed):
 
     def logits(self, hidden):
         """Returns `hidden @ table.T`, of shape `(..., vocabulary)`."""
-        pool = ops.cast(self.subvectors, hidden.dtype)
+        pool = whole(self.subvectors, hidden.dtype, hidden)
         return hashed_logits(hidden, pool, self.assignment)
 
     def to_dense(self):
         """Returns the table as a float32 NumPy array of `dense_shape`."""
-        pool = ops.convert_to_numpy(self.subvectors).astype("float32")
+        pool = in_numpy(self.subvectors)
         ids = np.arange(self.dense_shape[0], dtype="int32")
         rows = hashed_rows(ids, 0 * ids, pool, self.assignment)
         return ops.convert_to_numpy(rows)

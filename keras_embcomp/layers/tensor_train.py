@@ -102,10 +102,11 @@ class TTEmbedding(TensorTrainCores, CompressedEmbedding):
         self.add_cores(self.input_dim, self.output_dim)
 
     def rows(self, ids):
-        return tt_rows(ids, self.cast_cores(self.compute_dtype), self.input_dim)
+        return tt_rows(ids, self.cores, self.input_dim, self.compute_dtype)
 
     def logits(self, hidden):
-        return tt_logits(hidden, self.cast_cores(hidden.dtype), self.input_dim)
+        cores = self.cast_cores(hidden.dtype, hidden)
+        return tt_logits(hidden, cores, self.input_dim)
 
     @classmethod
     def from_dense(
@@ -250,7 +251,8 @@ class TTSoftmax(TensorTrainCores, CompressedSoftmax):
         self.add_cores(self.units, width)
 
     def logits(self, hidden):
-        return tt_logits(hidden, self.cast_cores(hidden.dtype), self.units)
+        cores = self.cast_cores(hidden.dtype, hidden)
+        return tt_logits(hidden, cores, self.units)
 
     @classmethod
     def from_dense(

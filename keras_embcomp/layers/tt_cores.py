@@ -14,6 +14,7 @@ from keras_embcomp.checks import (
 )
 from keras_embcomp.layers.base import Compressed
 from keras_embcomp.numerics import tensor_train as tt
+from keras_embcomp.numerics.tables import in_numpy, whole
 from keras_embcomp.numerics.tt_shapes import (
     check_num_cores,
     check_ranks,
@@ -103,9 +104,9 @@ class TensorTrainCores(Compressed):
         each = (stddev / math.sqrt(math.prod(ranks))) ** (1 / self.num_cores)
         initializer = self.cores_initializer or WhitenedNormal(each)
         self.cores = [
-            self.add_weight(
-                name=f"core_{k}",
-                shape=shape,
+            self.add_factor(
+                f"core_{k}",
+                shape,
                 initializer=initializer.clone(),
                 regularizer=self.cores_regularizer,
                 constraint=self.cores_constraint,
@@ -113,8 +114,8 @@ class TensorTrainCores(Compressed):
             for k, shape in enumerate(core_shapes(self.tt_shape, ranks))
         ]
 
-    def cast_cores(self, dtype):
-        return [ops.cast(core, dtype) for core in self.cores]
+    def cast_cores(self, dtype, inputs=None):
+        return [whole(core, dtype, inputs) for core in self.cores]
 
     @property
     def tensor_train(self):
@@ -158,17 +159,15 @@ class TensorTrainCores(Compressed):
         return self._with_cores(tt.merged(self._numpy_cores(), max_bytes))
 
     def _numpy_cores(self):
-        return [
-            ops.convert_to_numpy(core).astype("float32") for core in self.cores
-        ]
+        return [in_numpy(core) for core in self.cores]
 
     def _with_cores(self, cores):
         """Returns a layer like this one with other cores."""
         config = {**self.get_config(), **tt.structure_of(cores)}
         layer = type(self).from_config(config)
         layer.build((None, self.dense_shape[1]))
-        others = self.get_weights()[len(self.cores) :]  # a bias
-        layer.set_weights([*cores, *others])
+        layer.set_cores(cores)
+        layer.copy_others(self)
         return layer
 
     def set_cores(self, cores):

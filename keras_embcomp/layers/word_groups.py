@@ -10,6 +10,7 @@ from keras_embcomp.numerics.groups import (
     grouped_table,
     stored_dense,
 )
+from keras_embcomp.numerics.tables import in_numpy
 
 
 class WordGroups(Compressed):
@@ -54,7 +55,9 @@ class WordGroups(Compressed):
             factors.append(self.add_table_weight(factor, shape, index))
             if not dense:
                 self.projections.append(
-                    self.add_table_weight("projections", (rank, width), index)
+                    self.add_table_weight(
+                        "projections", (rank, width), index, shared=True
+                    )
                 )
         return factors
 
@@ -71,9 +74,9 @@ class WordGroups(Compressed):
     def table_of(self, embeddings):
         """Returns the table, given each group's words in rows."""
         table = grouped_table(
-            [_in_numpy(embedding) for embedding in embeddings],
+            [in_numpy(embedding) for embedding in embeddings],
             [
-                None if projection is None else _in_numpy(projection)
+                None if projection is None else in_numpy(projection)
                 for projection in self.group_projections(self.dense_shape[1])
             ],
         )
@@ -108,7 +111,3 @@ class WordGroups(Compressed):
 
 def _in_order(shape, dtype):
     return ops.arange(shape[0], dtype=dtype)
-
-
-def _in_numpy(weight):
-    return ops.convert_to_numpy(weight).astype("float32")

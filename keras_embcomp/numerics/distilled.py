@@ -14,6 +14,7 @@ from keras import ops
 from keras_embcomp.numerics.backends import exporting, unfolded_rows
 from keras_embcomp.numerics.lookup import likely_count
 from keras_embcomp.numerics.low_rank import truncated_svd
+from keras_embcomp.numerics.tables import rows_of, whole
 
 _BLOCK_NUMBERS = 2**22
 _MOST_BLOCKS = 16  # XLA compiles many slowly
@@ -38,18 +39,18 @@ class Decoder(NamedTuple):
     kernel: Any = None
     shortcut: Any = None
 
-    def cast(self, dtype):
-        """Returns the decoder with tensors of a dtype."""
+    def cast(self, dtype, inputs=None):
+        """Returns the decoder with tensors of a dtype, as `whole`."""
         activation, *tensors = self
         return Decoder(
             activation,
-            *(t if t is None else ops.cast(t, dtype) for t in tensors),
+            *(t if t is None else whole(t, dtype, inputs) for t in tensors),
         )
 
     def features(self, narrow):
         """Returns `act(u K + b1)` or `act(u + b1)`."""
         if self.kernel is not None:
-            narrow = ops.matmul(narrow, self.kernel)
+            narrow = _hidden_product(narrow, self.kernel)
         return self.activation(ops.add(narrow, self.bias))
 
     def decode(self, narrow):
@@ -58,6 +59,19 @@ class Decoder(NamedTuple):
         if self.shortcut is not None:
             rows = rows + ops.matmul(narrow, self.shortcut)
         return ops.add(rows, self.projection_bias)
+
+
+def _hidden_product(narrow, kernel):
+    """Returns `narrow @ kernel`, to be followed by an activation.
+
+    The converter to LiteRT drops a ReLU after a product of two computed
+    matrices: files get one of stacks of matrices.
+    """
+    if not exporting():
+        return ops.matmul(narrow, kernel)
+    stack = ops.reshape(narrow, (1, -1, kernel.shape[0]))
+    product = ops.matmul(stack, ops.expand_dims(kernel, 0))
+    return ops.reshape(product, (*ops.shape(narrow)[:-1], kernel.shape[1]))
 
 
 def decoded_logits(hidden, embeddings, decoder):
@@ -117,8 +131,15 @@ def _multiplied(hidden, narrow, decoder):
 
 def _narrow_rows(embeddings, start, end, hidden):
     if exporting():
-        return unfolded_rows(embeddings, hidden, start, end)
-    return embeddings[start:end]
+
+        def pick(part):
+            return unfolded_rows(part, hidden, start, end)
+    else:
+
+        def pick(part):
+            return part[start:end]
+
+    return rows_of(embeddings, pick, hidden.dtype)
 
 
 def principal_rows(table, rank, weights):

@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_embcomp.checks import positive_int
 from keras_embcomp.numerics.lookup import take_rows
+from keras_embcomp.numerics.tables import whole
 
 
 def starts_of(group_sizes):
@@ -123,7 +124,7 @@ def grouped_rows(places, outside, embeddings, projections, dtype):
     if not narrow:
         return dense
     return dense + ops.matmul(
-        ops.concatenate(narrow, axis=-1), _stacked(projections, dtype)
+        ops.concatenate(narrow, axis=-1), _stacked(projections, dtype, places)
     )
 
 
@@ -136,10 +137,10 @@ def grouped_logits(hidden, kernels, projections):
             `(width, size)` if it is dense.
         projections: As for `grouped_rows`.
     """
-    kernels = [ops.cast(kernel, hidden.dtype) for kernel in kernels]
+    kernels = [whole(kernel, hidden.dtype, hidden) for kernel in kernels]
     narrow = None
     if any(projection is not None for projection in projections):
-        stacked = _stacked(projections, hidden.dtype)
+        stacked = _stacked(projections, hidden.dtype, hidden)
         narrow = ops.matmul(hidden, ops.transpose(stacked))
     products, start = [], 0
     for kernel, projection in zip(kernels, projections, strict=True):
@@ -152,6 +153,10 @@ def grouped_logits(hidden, kernels, projections):
     return products
 
 
-def _stacked(projections, dtype):
-    factors = [factor for factor in projections if factor is not None]
-    return ops.cast(ops.concatenate(factors, axis=0), dtype)
+def _stacked(projections, dtype, inputs):
+    factors = [
+        whole(factor, dtype, inputs)
+        for factor in projections
+        if factor is not None
+    ]
+    return ops.concatenate(factors, axis=0)

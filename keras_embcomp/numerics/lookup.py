@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_embcomp.numerics.backends import compiled_by_tensorflow, exporting
+from keras_embcomp.numerics.tables import RoundedTable
 
 
 def take_rows(table, ids):
@@ -18,7 +19,21 @@ def take_rows(table, ids):
     optimizers of Keras square the pieces before they sum them. The reshape
     makes the gradient dense, hence equal to the other backends'.
     """
-    return gather_rows(ops.reshape(table, table.shape), ids)
+
+    def pick(rows):
+        return gather_rows(ops.reshape(rows, rows.shape), ids)
+
+    if not isinstance(table, RoundedTable):
+        return pick(table)
+    rows = table.decoded(pick)
+    if keras.backend.backend() != "jax":
+        return rows
+    # JAX has no NaN for bytes.
+    size = table.shape[0]
+    known = ops.logical_and(ids >= -size, ids < size)
+    for _ in table.shape[1:]:
+        known = ops.expand_dims(known, -1)
+    return ops.where(known, rows, float("nan"))
 
 
 def gather_rows(table, ids):

@@ -13,6 +13,7 @@ from keras_embcomp.numerics.lookup import (
     likely_count,
     take_rows,
 )
+from keras_embcomp.numerics.tables import RoundedTable, whole
 
 _BLOCK_ROWS = 16_384
 
@@ -136,17 +137,19 @@ def coded_rows(ids, codes, codebooks, projection, mean, kept=None):
     beyond = ops.expand_dims(outside * (2 * codebooks.shape[0]), -1)
     pieces = take_rows(codebooks, _places(codes, codebooks) + beyond)
     pieces = ops.reshape(pieces, (*ops.shape(ids), projection.shape[0]))
+    pieces = ops.cast(pieces, projection.dtype)
     rows = ops.add(ops.matmul(pieces, projection), mean)
     if kept is None:
         return rows
     num_kept = kept.rows.shape[0]
     is_kept, numbers = _kept_numbers(codes, codebooks, num_kept)
     numbers = ops.where(is_kept, numbers, 0) + outside * (2 * num_kept)
-    whole = ops.cast(take_rows(kept.rows, numbers), rows.dtype)
+    whole_rows = ops.cast(take_rows(kept.rows, numbers), rows.dtype)
     if kept.scales is not None:
         scales = gather_rows(kept.scales, numbers)
-        whole = whole * ops.cast(ops.expand_dims(scales, -1), rows.dtype)
-    return ops.where(ops.expand_dims(is_kept, -1), whole, rows)
+        scales = ops.cast(ops.expand_dims(scales, -1), rows.dtype)
+        whole_rows = whole_rows * scales
+    return ops.where(ops.expand_dims(is_kept, -1), whole_rows, rows)
 
 
 def coded_logits(hidden, codes, codebooks, projection, mean, kept=None):
@@ -185,10 +188,11 @@ def coded_logits(hidden, codes, codebooks, projection, mean, kept=None):
 
 def _with_kept(logits, tokens, codes, codebooks, kept):
     """Returns logits, words in rows, with those of the rows that are kept."""
-    num_kept, whole = kept.rows.shape[0], kept.rows
-    if exporting():
-        whole = unfolded_rows(whole, tokens)
-    products = ops.matmul(ops.cast(whole, tokens.dtype), ops.transpose(tokens))
+    num_kept, rows = kept.rows.shape[0], kept.rows
+    if exporting() and not isinstance(rows, RoundedTable):
+        rows = unfolded_rows(rows, tokens)
+    rows = whole(rows, tokens.dtype, tokens)
+    products = ops.matmul(rows, ops.transpose(tokens))
     if kept.scales is not None:
         scales = ops.cast(ops.expand_dims(kept.scales, 1), tokens.dtype)
         products = products * scales

@@ -18,10 +18,11 @@ from keras_embcomp.numerics.lookup import (
     take_rows,
 )
 from keras_embcomp.numerics.products import batched_product
+from keras_embcomp.numerics.tables import PackedTable, whole
 from keras_embcomp.numerics.tt_plans import grouped, plan_logits, plan_rows
 
 
-def tt_rows(ids, cores, vocabulary):
+def tt_rows(ids, cores, vocabulary, dtype="float32"):
     """Returns the rows `ids` of the table, of shape `(*ids.shape, width)`.
 
     The backward pass computes the gathered slices again: to store them could
@@ -31,6 +32,9 @@ def tt_rows(ids, cores, vocabulary):
     plan = (1,) * len(cores)
     if not exporting():  # a file would hold merged cores as constants
         plan = plan_rows(shapes, _static_count(ids.shape))
+    packed = isinstance(cores[0], PackedTable) and max(plan) == 1
+    if not packed:
+        cores = [whole(core, dtype, ids) for core in cores]
     tables = merged_cores(cores, plan)
     digits = _digits(ids, [table.shape[0] for table in tables], vocabulary)
     # Where XLA clips a digit, it shall end in the last row that is used.
@@ -41,7 +45,10 @@ def tt_rows(ids, cores, vocabulary):
     def chain(*tables):
         return _chain_of_slices(digits, tables)
 
-    rows = (chain if exporting() else keras.remat(chain))(*tables)
+    if packed:
+        rows = ops.cast(_chain_of_slices(digits, tables), dtype)
+    else:
+        rows = (chain if exporting() else keras.remat(chain))(*tables)
     width = math.prod(shape[2] for shape in shapes)
     return ops.reshape(rows, (*ops.shape(ids), width))
 
@@ -107,16 +114,23 @@ def _chain_of_slices(digits, tables):
     """Gathers a slice of each table for each id, and multiplies them."""
     first, *others = tables
     columns = first.shape[2]
-    product = take_rows(first[:, 0], digits[0])
+    product = _slices(first, digits[0], first.shape[2:])
     for digit, table in zip(digits[1:], others, strict=True):
-        rows, rank, mode, next_rank = table.shape
-        matrices = ops.reshape(table, (rows, rank, mode * next_rank))
+        _, rank, mode, next_rank = table.shape
         product = batched_product(
             ops.reshape(product, (-1, columns, rank)),
-            take_rows(matrices, digit),
+            _slices(table, digit, (rank, mode * next_rank)),
         )
         columns *= mode
     return product
+
+
+def _slices(table, digits, shape):
+    """Returns the slices of digits, each of a shape."""
+    if isinstance(table, PackedTable):
+        return ops.reshape(take_rows(table, digits), (-1, *shape))
+    table = ops.reshape(table, (table.shape[0], *shape))
+    return take_rows(table, digits)
 
 
 def _digits(ids, modes, vocabulary):

@@ -1,0 +1,207 @@
+"""Factors in 8 or 4 bits: integers, and scales that are small themselves.
+
+An entry is `integer * column_scale * row_scale`. A column of a tall factor has
+a float for a scale; a block of a row has one byte, which says a sign and an
+eighth of an octave. In 4 bits the integers are -8 to 7, and the sign gives the
+entry that is largest in its block the 8.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from keras import ops
+
+_LEAST_BYTES = 8  # of a row that has scales of its own beside its columns'
+_COLUMN_SHARE = 16  # the least bytes of integers for one of column scales
+_STEPS = 8  # of a row scale in an octave
+_SEARCHED = 12  # steps below the scale that clips nothing
+_SMALLEST = 127
+_CHUNK_ROWS = 16_384
+
+
+class Format(NamedTuple):
+    """How the numbers of a factor are stored.
+
+    Attributes:
+        bits: 8 or 4.
+        block: Columns that share a scale of a row, or `None` for all.
+    """
+
+    bits: int
+    block: int | None
+
+    @property
+    def largest(self) -> int:
+        """The largest absolute value of an integer."""
+        return 8 if self.bits == 4 else 127
+
+    @property
+    def dtype(self) -> str:
+        return "uint8" if self.bits == 4 else "int8"
+
+    def packed_width(self, columns) -> int:
+        """Returns how many bytes a row takes."""
+        return -(-columns * self.bits // 8)
+
+    def width_of_block(self, columns) -> int:
+        return min(self.block or columns, columns)
+
+    def column_scales(self, rows, columns) -> int:
+        """Returns how many scales of columns there are: one, or one each."""
+        pays = rows * self.bits // 8 >= 4 * _COLUMN_SHARE
+        return columns if pays else 1
+
+    def row_scales(self, rows, columns) -> int:
+        """Returns how many scales a row has of its own."""
+        narrow = self.packed_width(columns) < _LEAST_BYTES
+        if narrow and self.column_scales(rows, columns) > 1:
+            return 0
+        return -(-columns // self.width_of_block(columns))
+
+
+def fitted_scales(table, form):
+    """Returns scales with the least squared error of those that are tried.
+
+    Args:
+        table: Finite float array of shape `(rows, columns)`.
+        form: A `Format`.
+
+    Returns:
+        Scales of columns, float32, and steps of row scales, int8 of shape
+        `(rows, blocks)`, or `None`.
+    """
+    rows, columns = table.shape
+    table = np.asarray(table, "float32")
+    if not form.row_scales(rows, columns):
+        return _scales_of_columns(table, form), None
+    scales = np.ones(form.column_scales(rows, columns), "float32")
+    if len(scales) > 1:
+        scales = np.sqrt(np.square(table).mean(axis=0, dtype="float64"))
+        scales = np.where(scales > 0, scales, 1).astype("float32")
+    most = max(float(np.abs(table / scales).max(initial=0)), 1e-30)
+    # One step more than what is needed, as a step of 0 has no sign.
+    base = most / form.largest * 2 ** (1 / _STEPS)
+    scales = (scales * base).astype("float32")
+    steps = [
+        _steps_of_rows(table[start : start + _CHUNK_ROWS], scales, form)
+        for start in range(0, rows, _CHUNK_ROWS)
+    ]
+    return scales, np.concatenate(steps)
+
+
+def _scales_of_columns(table, form):
+    extremes = _signed_extremes(table, 0)
+    widest = np.where(extremes == 0, 1, extremes) / _largest_signed(form)
+    best, least = widest, np.full(table.shape[1], np.inf)
+    for step in range(_SEARCHED):
+        scales = (widest * 2 ** (-step / _STEPS)).astype("float32")
+        errors = _squared_errors(table, scales, form).sum(axis=0)
+        best = np.where(errors < least, scales, best)
+        least = np.minimum(errors, least)
+    return best.astype("float32")
+
+
+def _steps_of_rows(table, scales, form):
+    columns = table.shape[1]
+    width = form.width_of_block(columns)
+    missing = -columns % width
+    blocks = np.pad(table / scales, ((0, 0), (0, missing)))
+    blocks = blocks.reshape(len(table), -1, width)
+    weights = np.broadcast_to(np.square(scales), columns)
+    weights = np.pad(weights, (0, missing)).reshape(-1, width)
+    extremes = _signed_extremes(blocks, 2) / _largest_signed(form)
+    sizes = np.maximum(np.abs(extremes), 2.0 ** (-_SMALLEST / _STEPS))
+    start = np.clip(np.floor(-_STEPS * np.log2(sizes)), 1, _SMALLEST)
+    signs = np.where(extremes < 0, -1, 1)
+    best, least = signs * start, np.full(start.shape, np.inf)
+    for step in range(_SEARCHED):
+        steps = signs * np.minimum(start + step, _SMALLEST)
+        tried = _of_steps(steps)[..., None].astype("float32")
+        errors = _squared_errors(blocks, tried, form) * weights
+        errors = errors.sum(axis=2)
+        best = np.where(errors < least, steps, best)
+        least = np.minimum(errors, least)
+    return best.astype("int8")
+
+
+def _signed_extremes(table, axis):
+    high, low = table.max(axis=axis), table.min(axis=axis)
+    return np.where(high > -low, high, low)
+
+
+def _largest_signed(form):
+    """Returns the integer that the entry with the largest size shall have."""
+    return -8 if form.bits == 4 else 127
+
+
+def _squared_errors(table, scales, form):
+    low, high = _range(form)
+    return np.square(
+        np.clip(np.rint(table / scales), low, high) * scales - table
+    )
+
+
+def _range(form):
+    return (-8, 7) if form.bits == 4 else (-127, 127)
+
+
+def _of_steps(steps):
+    """Returns the row scales of steps in NumPy."""
+    return np.sign(steps) * np.exp2(-np.abs(steps) / _STEPS)
+
+
+def scales_of(column_scales, steps, form, columns):
+    """Returns scales that multiply integers of shape `(..., columns)`.
+
+    Args:
+        column_scales: Float tensor of shape `(columns,)` or `(1,)`.
+        steps: int8 tensor of shape `(..., blocks)`, or `None`.
+        form: A `Format`.
+        columns: Integer.
+    """
+    column_scales = ops.convert_to_tensor(column_scales)
+    if steps is None:
+        return column_scales
+    steps = ops.cast(steps, "float32")
+    octaves = ops.abs(steps) * (-math.log(2) / _STEPS)
+    scales = ops.sign(steps) * ops.exp(octaves)
+    if steps.shape[-1] > 1:
+        block = np.ones(form.width_of_block(columns), "float32")
+        scales = ops.expand_dims(scales, -1) * block
+        scales = ops.reshape(scales, (*ops.shape(steps)[:-1], -1))
+        scales = scales[..., :columns]
+    return scales * column_scales
+
+
+def rounded(rows, scales, form):
+    """Returns the integers nearest to rows, as floats."""
+    return ops.clip(ops.round(rows / scales), *_range(form))
+
+
+def packed(integers, form):
+    """Returns integers, a float array `(rows, columns)`, as bytes.
+
+    In 4 bits, a byte has an entry of the left half of a row in its low bits,
+    and one of the right half in its high ones.
+    """
+    if form.bits == 8:
+        return integers.astype("int8")
+    integers = (integers + 8).astype("uint8")
+    half = form.packed_width(integers.shape[1])
+    left, right = integers[:, :half], integers[:, half:]
+    right = np.pad(right, ((0, 0), (0, half - right.shape[1])))
+    return left + 16 * right
+
+
+def unpacked(codes, form, columns):
+    """Returns the integers of bytes, as float32 of shape `(..., columns)`."""
+    codes = ops.cast(codes, "float32")
+    if form.bits == 8:
+        return codes
+    # No bit operations: LiteRT has none.
+    right = ops.floor(codes * (1 / 16))
+    left = codes - 16 * right
+    if columns % 2:
+        right = right[..., : columns // 2]
+    return ops.concatenate([left, right], axis=-1) - 8
