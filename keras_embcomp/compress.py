@@ -32,7 +32,11 @@ def compress(model, plan=None, verbose=0, **goal):
 
     Example:
 
-    >>> small = compress(model, ratio=20)
+    >>> words = keras.layers.Embedding(2_000, 32)
+    >>> model = keras.Sequential([keras.Input((4,), dtype="int32"), words])
+    >>> small = compress(model, ratio=8, method="low_rank")
+    >>> small.layers[0].dense_shape
+    (2000, 32)
     """
     if plan is None:
         plan = plan_compression(model, **goal)

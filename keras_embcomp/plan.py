@@ -77,8 +77,10 @@ class CompressionPlan:
     It prints as a table. Change an entry of `tables` before it is applied, or
     remove one to leave its layer as it is.
 
-    Attributes:
-        tables: A list of `TablePlan`.
+    Args:
+        tables: List of `TablePlan`, whose fields are `layer`, `shape`,
+            `method`, `number_format`, `arguments`, `bytes_before`,
+            `bytes_after`, `error` and `operations`.
     """
 
     tables: list[TablePlan]

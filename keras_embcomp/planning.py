@@ -75,9 +75,11 @@ def plan_compression(
 
     Example:
 
-    >>> plan = plan_compression(model, ratio=20)
-    >>> print(plan)
-    >>> small = compress(model, plan)
+    >>> words = keras.layers.Embedding(2_000, 32)
+    >>> model = keras.Sequential([keras.Input((4,), dtype="int32"), words])
+    >>> plan = plan_compression(model, ratio=8, method="low_rank")
+    >>> plan.bytes_before / plan.bytes_after > 8
+    True
     """
     check_goal(ratio, max_error, max_bytes)
     tries = tries_of(method)

@@ -12,13 +12,12 @@ def resize_vocabulary(layer, new_size, like=None):
 
     Words that stay keep their ids and their rows, to the bit; the last ids are
     dropped. A new word starts with the row of a known one, and is trained from
-    there; where codes or cores do not train, it stays that.
+    there, if the layer's rows train. A tensor train is different: new words
+    take the places that its shape has left, and beyond these whole slices of
+    its first core, copies of the slice of a known word.
 
     Args:
-        layer: A built compressed layer, quantized or not. A tensor train grows
-            by whole slices of its first core: beyond what its shape has room
-            for, a new word starts with the row of a word whose first digit is
-            that of the word it is like.
+        layer: A built compressed layer, quantized or not.
         new_size: Integer. The words of the new layer.
         like: Id, or ids for the `new_size - vocabulary` new words, of the words
             they start as. `None` takes the word whose row is nearest to the
@@ -36,7 +35,10 @@ def resize_vocabulary(layer, new_size, like=None):
 
     Example:
 
-    >>> larger = resize_vocabulary(layer, 10_100)  # 100 new words
+    >>> layer = LowRankEmbedding(1_000, 32, 8)
+    >>> layer.build()
+    >>> resize_vocabulary(layer, 1_100).dense_shape
+    (1100, 32)
     """
     if not isinstance(layer, Compressed) or not layer.built:
         raise ValueError(
@@ -76,13 +78,11 @@ def _known(layer, like, count):
 
 
 def _copy_rows(old, new, sources):
-    """Copies weights; those that have other rows take them by source."""
-    vocabulary = len(sources)
+    """Copies weights; those of other sizes take their rows by source."""
     for before, after in zip(old.weights, new.weights, strict=True):
         values = ops.convert_to_numpy(before)
         if before.shape != after.shape:
-            # Rows of several words, as those of a tensor train, take the
-            # source of the first of them.
-            words = -(-vocabulary // after.shape[0])
-            values = values[sources[::words][: after.shape[0]] // words]
+            one = before.shape[0] == old.dense_shape[0]
+            words = 1 if one else old.words_per_row
+            values = values[sources[::words] // words]
         after.assign(values)

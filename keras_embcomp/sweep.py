@@ -129,8 +129,10 @@ def sweep(
 
     Example:
 
-    >>> found = sweep(model, evaluate=lambda m: m.evaluate(x, y)[1])
-    >>> found.plot("sweep.png")
+    >>> table = np.random.normal(size=(2_000, 32))
+    >>> found = sweep(table, ratios=(4, 8), methods=("low_rank",))
+    >>> [row.goal for row in found.rows]
+    [4, 8]
     """
     if not isinstance(model, keras.Model):
         return _of_table(model, ratios, methods, evaluate, frequencies)

@@ -58,11 +58,12 @@ def read_table(path):
         if path.suffix.lower() in _TEXTS:
             table = _text_table(path)
         else:
-            table = _array(np.load(path, allow_pickle=False), path)
-    except (OSError, EOFError, UnicodeDecodeError, zipfile.BadZipFile) as e:
+            table = _loaded("path", path)
+    except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"`path` must be a table of numbers. Received: path={path} ({e})"
-        ) from e
+            "`path` must be a table of numbers. "
+            f"Received: path={path} ({error})"
+        ) from error
     return finite_table("path", table).astype("float32")
 
 
@@ -71,25 +72,35 @@ def read_counts(path):
     path = Path(path)
     try:
         if path.suffix.lower() == ".npy":
-            return np.load(path, allow_pickle=False)
+            return _loaded("frequencies", path)
         return np.loadtxt(path, ndmin=1)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(
             "`frequencies` must be a .npy file, or a text of numbers. "
             f"Received: frequencies={path} ({error})"
         ) from error
 
 
-def _array(found, path):
-    if isinstance(found, np.ndarray):
-        return found
-    with found:
-        if len(found.files) != 1:
-            raise ValueError(
-                "`path` must hold one array. "
-                f"Received: path={path} with {', '.join(found.files)}"
-            )
-        return found[found.files[0]]
+def _loaded(name, path):
+    """Returns the one array of a `.npy` or `.npz` file."""
+    try:
+        with open(path, "rb") as file:
+            found = np.load(file, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                return found
+            arrays = dict(found)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"`{name}` must hold numbers, as NumPy writes them. "
+            f"Received: {name}={path}"
+        ) from error
+    if len(arrays) != 1:
+        raise ValueError(
+            f"`{name}` must hold one array. "
+            f"Received: {name}={path} with {', '.join(arrays) or 'none'}"
+        )
+    (array,) = arrays.values()
+    return array
 
 
 def _text_table(path):

@@ -77,6 +77,18 @@ class Compressed(FactorFormats):
         """Returns a built layer to put in the place of a dense Keras layer."""
         raise NotImplementedError
 
+    def resized_config(self, vocabulary):
+        """Returns the config of a like layer with another vocabulary.
+
+        Weights have a row for each `words_per_row` words, or no rows of words.
+        """
+        raise NotImplementedError
+
+    @property
+    def words_per_row(self):
+        """How many words that follow each other share a row of weights."""
+        return 1
+
     @property
     def compression_ratio(self):
         """Parameters of the dense layer over parameters of this one.
@@ -95,6 +107,15 @@ class Compressed(FactorFormats):
             for name in self._part_names
         }
         return {**super().get_config(), **parts}
+
+
+def fixed_vocabulary(layer):
+    """Returns the error of a layer whose rows depend on its vocabulary."""
+    return ValueError(
+        f"The rows of a `{type(layer).__name__}` depend on the size of its "
+        "vocabulary: add rows to `layer.to_dense()`, and compress it again "
+        f"with `from_dense`. Received: layer '{layer.name}'"
+    )
 
 
 class CompressedEmbedding(Compressed):
@@ -131,6 +152,9 @@ class CompressedEmbedding(Compressed):
     @property
     def dense_parameters(self):
         return self.input_dim * self.output_dim
+
+    def resized_config(self, vocabulary):
+        return {**self.get_config(), "input_dim": vocabulary}
 
     @classmethod
     def from_layer(cls, layer, **kwargs):

@@ -146,6 +146,9 @@ class CompressedSoftmax(Compressed):
     def dense_parameters(self):
         return self.units * (self.dense_shape[1] + bool(self.use_bias))
 
+    def resized_config(self, vocabulary):
+        return {**self.get_config(), "units": vocabulary}
+
     @classmethod
     def from_layer(cls, layer, **kwargs):
         """Returns a built layer to put in the place of a `Dense`.

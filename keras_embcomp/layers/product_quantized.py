@@ -152,8 +152,8 @@ class ProductQuantizedSoftmax(CodedTable, CompressedSoftmax):
     The table, a `Dense` kernel transposed, is that of
     `ProductQuantizedEmbedding`. For few tokens, the products of each part of a
     hidden state with its codebook are computed once, and a unit's logit is the
-    sum of `num_parts` of them; for more tokens than the width, the table is
-    decoded once a step.
+    sum of `num_parts` of them; for more than eight, blocks of the table are
+    decoded.
 
     Args:
         units: Integer. Size of the vocabulary.

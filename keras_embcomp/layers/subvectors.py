@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_embcomp.checks import at_most, frequency_weights, positive_int
-from keras_embcomp.layers.base import Compressed
+from keras_embcomp.layers.base import Compressed, fixed_vocabulary
 from keras_embcomp.numerics.hashed import (
     assign,
     check_pool,
@@ -66,6 +66,9 @@ class SharedSubvectors(Compressed):
                 table, weights, self.num_subvectors, self.assignment
             )
         )
+
+    def resized_config(self, vocabulary):
+        raise fixed_vocabulary(self)
 
     def get_config(self):
         return {

@@ -174,6 +174,22 @@ class TensorTrainCores(Compressed):
         for variable, core in zip(self.cores, cores, strict=True):
             variable.assign(core)
 
+    @property
+    def words_per_row(self):
+        return math.prod(self.tt_shape[0][1:])
+
+    def resized_config(self, vocabulary):
+        rows, columns = self.tt_shape
+        slices = max(rows[0], -(-vocabulary // self.words_per_row))
+        ranks = cut_ranks(self.tt_shape, self.tt_ranks)
+        if len(set(ranks)) == 1:  # they may be above what the modes allow
+            ranks = ranks[0]
+        return {
+            **super().resized_config(vocabulary),
+            "tt_ranks": ranks,
+            "tt_shape": ((slices, *rows[1:]), columns),
+        }
+
     def get_config(self):
         return {
             **super().get_config(),

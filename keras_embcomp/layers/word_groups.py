@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_embcomp.layers.base import Compressed
+from keras_embcomp.layers.base import Compressed, fixed_vocabulary
 from keras_embcomp.numerics.groups import (
     check_width,
     checked_ranks,
@@ -99,6 +99,9 @@ class WordGroups(Compressed):
             weight.assign(factor)
         if self.permuted:
             self.places.assign(groups.places())
+
+    def resized_config(self, vocabulary):
+        raise fixed_vocabulary(self)
 
     def get_config(self):
         return {

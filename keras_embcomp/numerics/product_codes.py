@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -16,6 +17,7 @@ from keras_embcomp.numerics.lookup import (
 from keras_embcomp.numerics.tables import RoundedTable, whole
 
 _BLOCK_ROWS = 16_384
+_FEW_TOKENS, _LOGIT_BLOCKS = 8, 16
 
 
 class ProductCodes(NamedTuple):
@@ -155,35 +157,55 @@ def coded_rows(ids, codes, codebooks, projection, mean, kept=None):
 def coded_logits(hidden, codes, codebooks, projection, mean, kept=None):
     """Returns `hidden @ table.T`, of shape `(..., vocabulary)`.
 
-    For fewer tokens than the width: the products of each part of the turned
-    hidden states with its codebook, once; then a sum of one product a part for
-    each word. For more, the table takes less memory than the logits, and one
-    product with it less time.
+    For few tokens: the products of each part of the turned hidden states with
+    its codebook, once; then a sum of one product a part for each word. For
+    more, blocks of words are decoded and multiplied, and decoded again for the
+    gradients.
     """
-    vocabulary, num_parts = codes.shape
-    directions, width = projection.shape
+    vocabulary, width = codes.shape[0], projection.shape[1]
     tokens = ops.reshape(hidden, (-1, width))
     shape = (*ops.shape(hidden)[:-1], vocabulary)
     if exporting():
         codes = unfolded_rows(codes, tokens)
     codes = ops.cast(codes, "int32")
-    places = _places(codes, codebooks)
-    turned = ops.matmul(tokens, ops.transpose(projection))
-    if likely_count(hidden.shape[:-1]) > width and not exporting():
-        pieces = ops.reshape(take_rows(codebooks, places), (-1, directions))
-        logits = ops.matmul(pieces, ops.transpose(turned))
-    else:
-        turned = ops.reshape(turned, (-1, num_parts, codebooks.shape[1]))
-        books = ops.reshape(codebooks, (num_parts, -1, codebooks.shape[1]))
-        products = ops.matmul(books, ops.transpose(turned, (1, 2, 0)))
-        products = ops.reshape(products, (codebooks.shape[0], -1))
-        logits = sums_of_rows(products, places)
+    turned = ops.matmul(projection, ops.transpose(tokens))
+    few = likely_count(hidden.shape[:-1]) <= _FEW_TOKENS
+    sums = _summed_products if few or exporting() else _decoded_products
+    logits = sums(turned, codes, codebooks)
     logits = logits + ops.matmul(
         ops.expand_dims(mean, 0), ops.transpose(tokens)
     )
     if kept is not None:
         logits = _with_kept(logits, tokens, codes, codebooks, kept)
     return ops.reshape(ops.transpose(logits), shape)
+
+
+def _summed_products(turned, codes, codebooks):
+    """Returns logits, words in rows, as sums of products with codebooks."""
+    num_parts, part_width = codes.shape[1], codebooks.shape[1]
+    turned = ops.reshape(turned, (num_parts, part_width, -1))
+    books = ops.reshape(codebooks, (num_parts, -1, part_width))
+    products = ops.reshape(ops.matmul(books, turned), (codebooks.shape[0], -1))
+    return sums_of_rows(products, _places(codes, codebooks))
+
+
+def _decoded_products(turned, codes, codebooks):
+    """Returns logits, words in rows, as products with decoded words."""
+    vocabulary, directions = codes.shape[0], turned.shape[0]
+
+    def block(turned, codebooks, codes):
+        pieces = take_rows(codebooks, _places(codes, codebooks))
+        return ops.matmul(ops.reshape(pieces, (-1, directions)), turned)
+
+    if not isinstance(turned, keras.KerasTensor):
+        block = keras.remat(block)
+    size = -(-vocabulary // _LOGIT_BLOCKS)
+    return ops.concatenate(
+        [
+            block(turned, codebooks, codes[start : start + size])
+            for start in range(0, vocabulary, size)
+        ]
+    )
 
 
 def _with_kept(logits, tokens, codes, codebooks, kept):

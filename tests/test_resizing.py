@@ -1,0 +1,130 @@
+"""`resize_vocabulary` on every method."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_embcomp import (
+    DistilledEmbedding,
+    GroupReduceEmbedding,
+    HashedSoftmax,
+    LowRankEmbedding,
+    LowRankSoftmax,
+    ProductQuantizedEmbedding,
+    ProductQuantizedSoftmax,
+    TTEmbedding,
+    TTSoftmax,
+    resize_vocabulary,
+)
+
+WORDS, WIDTH = 60, 8
+EMBEDDINGS = {
+    "low rank": LowRankEmbedding(WORDS, WIDTH, 3, name="words"),
+    "distilled": DistilledEmbedding(WORDS, WIDTH, 3, hidden_dim=5),
+    "codes": ProductQuantizedEmbedding(
+        WORDS, WIDTH, 3, 2, codebook_size=20, num_kept=7
+    ),
+    "codes, int8": ProductQuantizedEmbedding(
+        WORDS, WIDTH, 3, 2, codebook_size=20, factors_dtype="int8"
+    ),
+    "low rank, int4": LowRankEmbedding(WORDS, WIDTH, 3),
+}
+SOFTMAXES = {
+    "low rank softmax": LowRankSoftmax(WORDS, 3),
+    "codes softmax": ProductQuantizedSoftmax(WORDS, 3, 2, codebook_size=20),
+}
+
+
+@pytest.fixture(params=[*EMBEDDINGS, *SOFTMAXES])
+def layer(request, generator):
+    name = request.param
+    source = {**SOFTMAXES, **EMBEDDINGS}[name]
+    layer = source.__class__.from_config(source.get_config())
+    layer.build((None, WIDTH))
+    for weight in layer.trainable_weights:
+        weight.assign(generator.normal(size=weight.shape))
+    if "int4" in name:
+        layer.quantize("int4")
+    return layer
+
+
+@pytest.mark.parametrize("size", [25, 60, 83])
+def test_known_words_keep_their_rows_and_new_ones_are_like_others(layer, size):
+    table = layer.to_dense()
+    like = np.arange(size - WORDS) % 5 if size > WORDS else None
+    new = resize_vocabulary(layer, size, like=like)
+    assert new.dense_shape == (size, WIDTH)
+    assert new.name == layer.name
+    kept = min(size, WORDS)
+    found = new.to_dense()
+    np.testing.assert_allclose(found[:kept], table[:kept], atol=1e-5)
+    if like is not None:
+        np.testing.assert_allclose(found[kept:], table[like], atol=1e-5)
+    if getattr(layer, "use_bias", False):
+        bias = ops.convert_to_numpy(new.bias)[:kept]
+        np.testing.assert_array_equal(bias, layer.bias[:kept])
+
+
+def test_new_words_start_near_the_mean(layer):
+    table = layer.to_dense()
+    new = resize_vocabulary(layer, WORDS + 2).to_dense()
+    distances = np.linalg.norm(table - table.mean(axis=0), axis=1)
+    for row in new[WORDS:]:
+        np.testing.assert_allclose(row, table[np.argmin(distances)], atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [20, 61, 64, 90])
+@pytest.mark.parametrize("layer_class", [TTEmbedding, TTSoftmax])
+def test_tensor_trains_grow_by_slices(layer_class, size, tmp_path):
+    shape = ((4, 4, 4), (2, 2, 2))  # room for 64 words
+    if layer_class is TTEmbedding:
+        layer = TTEmbedding(WORDS, WIDTH, tt_ranks=8, tt_shape=shape)
+    else:
+        layer = TTSoftmax(WORDS, tt_ranks=(3, 2), tt_shape=shape)
+    layer.build((None, WIDTH))
+    table = layer.to_dense()
+    new = resize_vocabulary(layer, size, like=17)
+    assert new.dense_shape == (size, WIDTH)
+    kept, found = min(size, WORDS), new.to_dense()
+    np.testing.assert_allclose(found[:kept], table[:kept], atol=1e-5)
+    if size > 64:  # 17 is the second of the second slice of 16
+        np.testing.assert_allclose(found[64:80], table[16:32], atol=1e-5)
+
+
+def test_a_resized_layer_goes_on_training(tmp_path):
+    layer = LowRankEmbedding(WORDS, WIDTH, 3)
+    layer.build()
+    new = resize_vocabulary(layer, WORDS + 5)
+    ids = keras.Input((4,), dtype="int32")
+    model = keras.Model(ids, new(ids))
+    model.compile("adam", "mse")
+    x = np.full((8, 4), WORDS + 4)
+    before = new.to_dense()
+    model.fit(x, np.ones((8, 4, WIDTH)), verbose=0)
+    assert not np.array_equal(new.to_dense()[-1], before[-1])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(x), model(x))
+
+
+def test_refuses_what_cannot_be():
+    layer = LowRankEmbedding(WORDS, WIDTH, 3)
+    with pytest.raises(ValueError, match="must be a built compressed layer"):
+        resize_vocabulary(layer, 70)
+    layer.build()
+    for like, message in (
+        ([1, 2], "one for each of the 10 new words"),
+        (1.5, "one for each of the 10 new words"),
+        (60, "ids below 60. Received: ids from 60 to 60"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            resize_vocabulary(layer, 70, like=like)
+    with pytest.raises(ValueError, match="`new_size` must be a positive"):
+        resize_vocabulary(layer, 0)
+    grouped = GroupReduceEmbedding(WORDS, WIDTH, (20, 40), (3, 2))
+    hashed = HashedSoftmax(WORDS, 30, num_parts=4)
+    for fixed in (grouped, hashed):
+        fixed.build((None, WIDTH))
+        with pytest.raises(ValueError, match="depend on the size of its voc"):
+            resize_vocabulary(fixed, 70)
