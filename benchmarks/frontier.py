@@ -22,10 +22,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras_embcomp.numerics.table_comparison import (
-    compare_rows,
-    neighbour_overlap,
-)
 from tables import glove, minilm
 
 from keras_embcomp.candidates import fitted
@@ -34,11 +30,16 @@ from keras_embcomp.numerics.code_budget import (
     principal_variances,
     water_filled,
 )
+from keras_embcomp.numerics.table_comparison import (
+    compare_rows,
+    neighbour_overlap,
+)
 from keras_embcomp.planning import Table, UnreachableError, best_plan, tries_of
 
 RESULTS = Path("benchmarks/results/frontier.jsonl")
 RATIOS = {"MiniLM": (4, 8, 14, 16, 24, 32, 64), "GloVe": (4, 8, 16, 32, 64)}
 FILE_BYTES = 24_000  # of a .keras file, beside its weights
+SLOW = "distilled, hidden layer"  # ten minutes for a row of GloVe
 # Names of methods and number formats; "plan" is what `compress` takes.
 TRIES = {
     "low rank": [("low_rank", None)],
@@ -46,7 +47,7 @@ TRIES = {
     "low rank, int4": [("low_rank", "int4")],
     "GroupReduce": [("group_reduce", None)],
     "GroupReduce, int8": [("group_reduce", "int8")],
-    "distilled, hidden layer": [("distilled", None)],
+    SLOW: [("distilled", None)],
     "tensor train, 2 cores": [("tensor_train", None)],
     "hashed": [("hashed", None)],
     "product codes": [("product_codes", None)],
@@ -200,7 +201,9 @@ def main():
         jobs = [(method, 1) for method in ("dense", *KERAS)]
         jobs += [(m, r) for m in (*TRIES, "limit") for r in RATIOS[name]]
         for method, ratio in jobs:
-            if (name, method, ratio) in done:
+            if (name, method, ratio) in done or (
+                name == "GloVe" and method == SLOW
+            ):
                 continue
             if method == "dense":
                 weights = np.ones(len(table))
