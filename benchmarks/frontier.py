@@ -34,7 +34,8 @@ from keras_embcomp.numerics.table_comparison import (
     compare_rows,
     neighbour_overlap,
 )
-from keras_embcomp.planning import Table, UnreachableError, best_plan, tries_of
+from keras_embcomp.planning import UnreachableError, best_plan, tries_of
+from keras_embcomp.vocabulary_tables import Table
 
 RESULTS = Path("benchmarks/results/frontier.jsonl")
 RATIOS = {"MiniLM": (4, 8, 14, 16, 24, 32, 64), "GloVe": (4, 8, 16, 32, 64)}

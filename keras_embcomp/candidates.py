@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_embcomp.checks import frequency_weights
 from keras_embcomp.layers.base import Compressed
+from keras_embcomp.layers.codes import coded_table
 from keras_embcomp.layers.distilled import DistilledEmbedding, DistilledSoftmax
 from keras_embcomp.layers.group_reduce import (
     GroupReduceEmbedding,
@@ -134,6 +135,7 @@ def _tensor_train_operations(arguments, shape, output):
 
 
 def _product_codes(table, parameters, weights):
+    coded_table(table)
     least = _product_codes_least(table.shape)
     size = least["codebook_size"]
     found = code_sizes(table, 4 * parameters, weights, size, factor_bytes=1)
@@ -280,6 +282,8 @@ def relative_error(method, number_format, arguments, table, counts):
     """
     weights = frequency_weights(counts, len(table))
     squares = weights @ np.square(table).sum(axis=1)
+    if squares == 0:  # nothing counts that could be lost
+        return 0.0
     if method == "product_codes":
         lost = sampled_loss(table, weights, **arguments)
     else:

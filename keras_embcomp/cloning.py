@@ -1,10 +1,14 @@
 """Finds the vocabulary tables of a model, and copies it with others."""
 
+import tempfile
+import warnings
 from typing import NamedTuple
 
 import keras
 
 from keras_embcomp.layers.base import Compressed, CompressedEmbedding
+
+_LOAD = keras.Layer.load_own_variables
 
 
 class Place(NamedTuple):
@@ -73,20 +77,74 @@ def replaced(model, layers):
     def copied(layer):
         if id(layer) in layers:
             return layers[id(layer)]
-        copy = layer.__class__.from_config(layer.get_config())
-        copies.append((layer, copy))
-        return copy
+        copies.append((layer, _like(layer)))
+        return copies[-1][1]
 
-    copy = keras.models.clone_model(
-        model, clone_function=copied, recursive=True
-    )
+    compiled, model.compiled = model.compiled, False
+    try:
+        copy = keras.models.clone_model(
+            model, clone_function=copied, recursive=True
+        )
+    finally:
+        model.compiled = compiled
     for old, new in copies:
-        if getattr(old, "weights", None):
-            new.set_weights(old.get_weights())
+        if isinstance(old, keras.Layer):
+            _copy_state(old, new)
+    if compiled:
+        _compile_like(model, copy)
     for before, after in zip(_models(model), _models(copy), strict=True):
         if not before.trainable:
             after.trainable = False
     return copy
+
+
+def check_copyable(model, besides=()):
+    """Raises unless all layers, but those of some ids, can be copied."""
+    _check_model(model)
+    for layer in model.layers:
+        if _is_model(layer):
+            check_copyable(layer, besides)
+        elif id(layer) not in besides:
+            _like(layer)
+
+
+def _like(layer):
+    """Returns a new layer with the config of another."""
+    try:
+        return layer.__class__.from_config(layer.get_config())
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise ValueError(
+            "`model` must have layers that can be copied: register their "
+            "classes and functions with `keras.saving.register_keras_"
+            f"serializable`. Received: layer '{layer.name}' ({error})"
+        ) from error
+
+
+def _copy_state(old, new):
+    """Copies weights, what follows from them, and vocabularies."""
+    if old.weights:
+        new.set_weights(old.get_weights())
+    pairs = zip(old._flatten_layers(), new._flatten_layers(), strict=True)
+    for before, after in pairs:
+        if type(before).load_own_variables is not _LOAD and before.built:
+            store = {}
+            before.save_own_variables(store)
+            after.load_own_variables(store)
+        if hasattr(before, "save_assets"):
+            with tempfile.TemporaryDirectory() as folder:
+                before.save_assets(folder)
+                after.load_assets(folder)
+
+
+def _compile_like(model, copy):
+    try:
+        copy.compile_from_config(model.get_compile_config())
+    except (ValueError, TypeError) as error:
+        warnings.warn(
+            "The copy is not compiled, as the settings of the model cannot be "
+            f"read again: compile it yourself. ({error})",
+            stacklevel=4,
+        )
 
 
 def _models(model):

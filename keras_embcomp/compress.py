@@ -3,14 +3,17 @@
 import keras
 from keras import ops
 
-from keras_embcomp.candidates import fitted
+from keras_embcomp.candidates import METHODS, fitted, structure_bytes
 from keras_embcomp.cloning import (
+    check_copyable,
     compressed_places,
     is_embedding,
     is_tied,
     replaced,
 )
-from keras_embcomp.planning import plan_compression, tables_of
+from keras_embcomp.plan import CompressionPlan
+from keras_embcomp.planning import plan_compression
+from keras_embcomp.vocabulary_tables import tables_of
 
 
 def compress(model, plan=None, verbose=0, **goal):
@@ -45,8 +48,11 @@ def compress(model, plan=None, verbose=0, **goal):
             "`plan` must come without a goal of its own. Received: a plan and "
             f"{', '.join(sorted(set(goal) - {'frequencies'}))}"
         )
-    if verbose:
-        print(plan)
+    elif not isinstance(plan, CompressionPlan):
+        raise ValueError(
+            "`plan` must be a `CompressionPlan`, or None with a goal such as "
+            f"`ratio=20`. Received: plan={plan!r}"
+        )
     tables = {t.path: t for t in tables_of(model, goal.get("frequencies"))}
     missing = [e.layer for e in plan.tables if e.layer not in tables]
     if missing:
@@ -54,10 +60,14 @@ def compress(model, plan=None, verbose=0, **goal):
             "`plan` must name tables of the model, which are "
             f"{', '.join(tables)}. Received: {', '.join(missing)}"
         )
-    layers = {}
     for entry in plan.tables:
-        if entry.method == "keep":
-            continue
+        _check_entry(entry, tables[entry.layer].values.shape)
+    entries = [entry for entry in plan.tables if entry.method != "keep"]
+    check_copyable(model, {id(tables[e.layer].layer) for e in entries})
+    if verbose:
+        print(plan)
+    layers = {}
+    for entry in entries:
         table = tables[entry.layer]
         layers[id(table.layer)] = fitted(
             entry.method,
@@ -71,6 +81,39 @@ def compress(model, plan=None, verbose=0, **goal):
     return replaced(model, layers)
 
 
+def _check_entry(entry, shape):
+    """Raises unless a plan's entry fits a table; corrects its bytes."""
+    if entry.shape != tuple(shape):
+        raise ValueError(
+            f"The plan of '{entry.layer}' must have the shape of its table, "
+            f"{tuple(shape)}. Received: shape={entry.shape}"
+        )
+    if entry.method == "keep":
+        return
+    if entry.method not in METHODS:
+        raise ValueError(
+            f"The method of '{entry.layer}' must be one of keep, "
+            f"{', '.join(METHODS)}. Received: method={entry.method}"
+        )
+    formats = METHODS[entry.method].formats
+    if entry.number_format not in formats:
+        raise ValueError(
+            f"The number format of '{entry.layer}' must be one of "
+            f"{', '.join(map(str, formats))}. "
+            f"Received: number_format={entry.number_format}"
+        )
+    try:
+        entry.bytes_after = structure_bytes(
+            entry.method, entry.number_format, entry.arguments, shape
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The arguments of '{entry.layer}' must be those of "
+            f"`{METHODS[entry.method].embedding.__name__}`. "
+            f"Received: {entry.arguments} ({error})"
+        ) from error
+
+
 def to_keras(model):
     """Returns a copy of a model with plain Keras layers in place of ours.
 
@@ -82,6 +125,7 @@ def to_keras(model):
     Args:
         model: Built Functional or Sequential model.
     """
+    check_copyable(model)
     return replaced(
         model,
         {

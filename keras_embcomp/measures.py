@@ -166,7 +166,7 @@ def _lookup(layer, inputs):
     """Returns a function without arguments that looks up and waits."""
 
     def first_number(outputs):  # what is waited for, small enough to copy
-        return outputs, outputs[0, 0]
+        return outputs, ops.cast(outputs[0, 0], "float32")
 
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

@@ -1,10 +1,5 @@
 """Chooses a method and its sizes for each table of a model."""
 
-from typing import NamedTuple
-
-import keras
-import numpy as np
-
 from keras_embcomp.candidates import (
     AUTO,
     METHODS,
@@ -13,30 +8,16 @@ from keras_embcomp.candidates import (
     relative_error,
 )
 from keras_embcomp.checks import frequency_weights, positive_number
-from keras_embcomp.cloning import is_embedding, places
-from keras_embcomp.layers.dense import dense_parts, embedding_parts
+from keras_embcomp.cloning import is_embedding
 from keras_embcomp.plan import CompressionPlan, TablePlan
+from keras_embcomp.vocabulary_tables import tables_of
 
-_LEAST_UNITS = 1_000
 _SHARES = (0.5, 0.7, 1.0, 1.4, 2.0)
 _RATIOS = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
 
 
 class UnreachableError(ValueError):
     """A budget that no method meets."""
-
-
-class Table(NamedTuple):
-    """A dense table, the layer it is of, and counts of its rows or `None`."""
-
-    path: str
-    layer: keras.Layer | None
-    values: np.ndarray
-    counts: np.ndarray | None
-
-    @property
-    def bytes(self):
-        return 4 * self.values.size
 
 
 def plan_compression(
@@ -95,8 +76,10 @@ def plan_compression(
     curves = []
     for table in tables:
         fair = budget * table.bytes / held
-        plans = (_best(table, share * fair, tries) for share in _SHARES)
-        curves.append([plan for plan in plans if plan is not None])
+        plans = [_best(table, share * fair, tries) for share in _SHARES]
+        if not any(plans):
+            plans = [_smallest(table, tries)]
+        curves.append([_kept(table), *filter(None, plans)])
     return CompressionPlan(_divided(tables, curves, budget, tries))
 
 
@@ -130,64 +113,10 @@ def tries_of(method):
     return [(name, form) for name in names for form in METHODS[name].formats]
 
 
-def tables_of(model, frequencies=None):
-    """Returns the dense vocabulary tables of a model."""
-    found = places(model)
-    chosen = [place for place in found if _is_table(place.layer)]
-    if not chosen:
-        looked = ", ".join(
-            f"{place.path} ({type(place.layer).__name__})" for place in found
-        )
-        raise ValueError(
-            "`model` must have an `Embedding`, or a `Dense` of "
-            f"{_LEAST_UNITS:,} units or more and more units than inputs. "
-            f"Received: {looked or 'no layers'}"
-        )
-    tables = []
-    for path, layer in chosen:
-        parts = embedding_parts if is_embedding(layer) else dense_parts
-        values = np.asarray(parts(layer)[0], "float32")
-        tables.append(Table(path, layer, values, None))
-    return _with_counts(tables, frequencies)
-
-
-def _is_table(layer):
-    if isinstance(layer, keras.layers.Embedding):
-        return layer.quantization_mode is None
-    if not isinstance(layer, keras.layers.Dense) or layer.quantization_mode:
-        return False
-    return layer.units >= max(_LEAST_UNITS, layer.kernel.shape[0] + 1)
-
-
-def _with_counts(tables, frequencies):
-    if frequencies is None:
-        return tables
-    paths = [table.path for table in tables]
-    if isinstance(frequencies, dict):
-        wrong = sorted(set(frequencies) - set(paths))
-        if wrong:
-            raise ValueError(
-                "`frequencies` must name tables of the model, which are "
-                f"{', '.join(paths)}. Received: {', '.join(wrong)}"
-            )
-    else:
-        counts = np.asarray(frequencies)
-        fit = [t.path for t in tables if counts.shape == (len(t.values),)]
-        if not fit:
-            sizes = ", ".join(f"{t.path}: {len(t.values)}" for t in tables)
-            raise ValueError(
-                "`frequencies` must have as many counts as a table has rows "
-                f"({sizes}). Received: frequencies of shape {counts.shape}"
-            )
-        frequencies = dict.fromkeys(fit, counts)
-    for path, counts in frequencies.items():
-        (table,) = (t for t in tables if t.path == path)
-        frequency_weights(counts, len(table.values))
-    return [t._replace(counts=frequencies.get(t.path)) for t in tables]
-
-
 def best_plan(table, max_bytes, tries):
     """Returns the plan of least error for a table and a budget, or raises."""
+    if max_bytes >= table.bytes:
+        return _kept(table)
     plan = _best(table, max_bytes, tries)
     if plan is None:
         least = min(least_bytes(*how, table.values.shape) for how in tries)
@@ -198,34 +127,55 @@ def best_plan(table, max_bytes, tries):
 def _best(table, max_bytes, tries):
     """Returns the plan of least error that takes at most so many bytes."""
     weights = frequency_weights(table.counts, len(table.values))
-    output = table.layer is not None and not is_embedding(table.layer)
     plans = []
-    for method, number_format in tries:
+    for method, number_format in _suited(table, tries):
         found = arguments_for(
             method, number_format, table.values, max_bytes, weights
         )
         if found is None:
             continue
-        arguments, held = found
-        error = relative_error(
-            method, number_format, arguments, table.values, table.counts
-        )
-        plans.append(
-            TablePlan(
-                layer=table.path,
-                shape=table.values.shape,
-                method=method,
-                number_format=number_format,
-                arguments=arguments,
-                bytes_before=table.bytes,
-                bytes_after=held,
-                error=error,
-                operations=METHODS[method].operations(
-                    arguments, table.values.shape, output
-                ),
-            )
-        )
+        plans.append(_plan(table, method, number_format, *found))
     return min(plans, key=lambda plan: plan.error, default=None)
+
+
+def _suited(table, tries):
+    """Returns the tries without formats that the layer cannot compute in."""
+    layer = table.layer
+    half = layer is not None and layer.compute_dtype == "float16"
+    return [how for how in tries if how[1] is None or not half]
+
+
+def _smallest(table, tries):
+    """Returns the smallest plan there is for a table."""
+    shape = table.values.shape
+    tries = _suited(table, tries)
+    method, number_format = min(tries, key=lambda how: least_bytes(*how, shape))
+    return _plan(
+        table,
+        method,
+        number_format,
+        METHODS[method].least(shape),
+        least_bytes(method, number_format, shape),
+    )
+
+
+def _plan(table, method, number_format, arguments, held):
+    """Returns a plan with its expected error."""
+    shape = table.values.shape
+    output = table.layer is not None and not is_embedding(table.layer)
+    return TablePlan(
+        layer=table.path,
+        shape=shape,
+        method=method,
+        number_format=number_format,
+        arguments=arguments,
+        bytes_before=table.bytes,
+        bytes_after=held,
+        error=relative_error(
+            method, number_format, arguments, table.values, table.counts
+        ),
+        operations=METHODS[method].operations(arguments, shape, output),
+    )
 
 
 def _nearest(table, max_error, tries):
@@ -234,6 +184,11 @@ def _nearest(table, max_error, tries):
         plan = _best(table, table.bytes / ratio, tries)
         if plan is not None and plan.error <= max_error:
             return plan
+    return _kept(table)
+
+
+def _kept(table):
+    """Returns the plan that leaves a table as it is."""
     return TablePlan(
         layer=table.path,
         shape=table.values.shape,
@@ -257,8 +212,6 @@ def _divided(tables, curves, budget, tries):
         min(least_bytes(*how, table.values.shape) for how in tries)
         for table in tables
     )
-    if not all(curves):
-        raise _unreachable(budget, least)
     curves = [sorted(curve, key=lambda p: p.bytes_after) for curve in curves]
     chosen = [curve[0] for curve in curves]
     left = budget - sum(plan.bytes_after for plan in chosen)

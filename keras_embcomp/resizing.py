@@ -79,10 +79,32 @@ def _known(layer, like, count):
 
 def _copy_rows(old, new, sources):
     """Copies weights; those of other sizes take their rows by source."""
-    for before, after in zip(old.weights, new.weights, strict=True):
+    same_layout = len(old.weights) == len(new.weights)
+    for before, after in zip(old.weights, new.weights, strict=False):
+        same_layout = same_layout and before.shape[1:] == after.shape[1:]
         values = ops.convert_to_numpy(before)
-        if before.shape != after.shape:
+        if same_layout and before.shape != after.shape:
             one = before.shape[0] == old.dense_shape[0]
             words = 1 if one else old.words_per_row
-            values = values[sources[::words] // words]
-        after.assign(values)
+            rows = sources[::words] // words
+            same_layout = len(rows) == after.shape[0] and rows.max() < len(
+                values
+            )
+            values = values[rows] if same_layout else values
+        if same_layout:
+            after.assign(values)
+    if not same_layout or not _same_rows(old, new):
+        raise ValueError(
+            "`new_size` must not need scales of another layout: resize the "
+            "layer before it is quantized. Received: "
+            f"new_size={len(sources)} for layer '{old.name}' in "
+            f"{old.quantization_mode}"
+        )
+
+
+def _same_rows(old, new):
+    """Returns whether the first rows of two layers are the same."""
+    if old.quantization_mode is None:
+        return True
+    count = min(old.dense_shape[0], new.dense_shape[0])
+    return np.allclose(old.to_dense()[:count], new.to_dense()[:count])

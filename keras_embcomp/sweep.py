@@ -10,12 +10,12 @@ from keras_embcomp.checks import finite_table
 from keras_embcomp.compress import compress
 from keras_embcomp.deploy.verify import written_whole
 from keras_embcomp.planning import (
-    Table,
     UnreachableError,
     best_plan,
     plan_compression,
     tries_of,
 )
+from keras_embcomp.vocabulary_tables import Table, tables_of
 
 _METHODS = ("auto", "product_codes", "low_rank")
 _COLUMNS = ("method", "goal", "ratio", "bytes", "error", "quality")
@@ -137,7 +137,7 @@ def sweep(
     if not isinstance(model, keras.Model):
         return _of_table(model, ratios, methods, evaluate, frequencies)
     dense = None if evaluate is None else float(evaluate(model))
-    rows, before = [], 0
+    rows, before = [], sum(t.bytes for t in tables_of(model))
     for method, ratio, plan in _plans(
         ratios,
         methods,
@@ -145,7 +145,7 @@ def sweep(
             model, ratio=ratio, frequencies=frequencies, method=method
         ),
     ):
-        before, after = plan.bytes_before, plan.bytes_after
+        after = plan.bytes_after
         error = max(entry.error for entry in plan.tables)
         quality = None
         if evaluate is not None:
@@ -186,6 +186,7 @@ def _of_table(table, ratios, methods, evaluate, counts):
 
 def _plans(ratios, methods, plan_of):
     """Yields method, ratio and plan where the ratio is reached."""
+    reached = False
     for method in methods:
         tries_of(method)
     if not all(np.isfinite(ratio) and ratio > 1 for ratio in ratios):
@@ -198,4 +199,10 @@ def _plans(ratios, methods, plan_of):
                 plan = plan_of(method, ratio)
             except UnreachableError:
                 continue
+            reached = True
             yield method, ratio, plan
+    if not reached:
+        raise UnreachableError(
+            "`ratios` must hold one that a method reaches. "
+            f"Received: ratios={tuple(ratios)}, methods={tuple(methods)}"
+        )

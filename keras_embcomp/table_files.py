@@ -105,11 +105,12 @@ def _loaded(name, path):
 
 def _text_table(path):
     """Returns the numbers of a text whose lines are a word and its row."""
-    rows, width = [], None
+    rows, width, sizes = [], None, None
     with open(path, encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
             cells = line.rstrip().split(" ")
-            if number == 1 and len(cells) == 2:  # the sizes
+            if number == 1 and len(cells) == 2 and all(map(str.isdigit, cells)):
+                sizes = tuple(map(int, cells))
                 continue
             width = width or len(cells) - 1
             try:
@@ -127,5 +128,11 @@ def _text_table(path):
         raise ValueError(
             "`path` must have a word and its numbers in each line. "
             f"Received: path={path} without any"
+        )
+    if sizes not in (None, (len(rows), width)):
+        raise ValueError(
+            "`path` must have as many rows and numbers as its first line says. "
+            f"Received: path={path}, which says {sizes[0]} x {sizes[1]} and "
+            f"has {len(rows)} x {width}"
         )
     return np.stack(rows)

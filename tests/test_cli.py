@@ -133,6 +133,7 @@ def test_reads_bare_tables_and_counts(name, tmp_path, generator, capsys):
         ("a.npz", b"PK\x03\x04", "must hold numbers, as NumPy"),
         ("a.vec", b"3 2\none 1 2\ntwo 1 x\n", "line 3: 'two 1 x"),
         ("a.txt", b"", "without any"),
+        ("b.vec", b"9 2\none 1 2\n", "says 9 x 2 and has 1 x 2"),
         ("a.bin", b"", "must end in one of .keras, .npy"),
     ],
 )

@@ -230,6 +230,11 @@ class CodedTable(Compressed):
         elif self.kept is not None:
             self.kept.assign(found.kept)
 
+    def resized_config(self, vocabulary):
+        at_most("codebook_size", self.codebook_size, "new_size", vocabulary)
+        at_most("num_kept", self.num_kept, "new_size", vocabulary)
+        return super().resized_config(vocabulary)
+
     def load_own_variables(self, store):
         super().load_own_variables(store)
         codes = ops.convert_to_numpy(self.codes)

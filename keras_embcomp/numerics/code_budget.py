@@ -120,7 +120,7 @@ def water_filled(variances, bits):
 
 
 def sampled_loss(
-    table, weights, num_parts, part_width, num_kept, codebook_size, **others
+    table, weights, num_parts, part_width, codebook_size, num_kept=0, **others
 ):
     """Returns the weighted squared errors that product codes would have.
 
@@ -129,7 +129,7 @@ def sampled_loss(
     Args:
         table: Array of shape `(vocabulary, width)`.
         weights: Array of shape `(vocabulary,)`.
-        num_parts, part_width, num_kept, codebook_size: Sizes of the codes.
+        num_parts, part_width, codebook_size, num_kept: Sizes of the codes.
         **others: Other arguments of the layer, which count for little.
     """
     rest = kept_first(table, weights)[num_kept:]

@@ -89,7 +89,8 @@ def product_codes(
         rows[rest],
         num_parts,
         part_width,
-        [codebook_size - (num_kept > 0)] + [codebook_size] * (num_parts - 1),
+        codebook_size,
+        num_kept > 0,
         weights[rest],
         seed,
         progress,
@@ -112,8 +113,13 @@ def kept_first(table, weights):
     return np.argsort(-losses, kind="stable")
 
 
-def _coded(rows, num_parts, part_width, sizes, weights, seed, progress, rounds):
-    """Returns codes, codebooks, projection and mean of rows that differ."""
+def _coded(
+    rows, num_parts, part_width, size, marks, weights, seed, progress, rounds
+):
+    """Returns codes, codebooks, projection and mean of rows that differ.
+
+    If it `marks` rows that are kept, the first part has a vector less.
+    """
     mean = (weights @ rows / weights.sum()).astype("float32")
     centred = rows - mean
     variances, directions = np.linalg.eigh(weighted_gram(centred, weights))
@@ -121,12 +127,13 @@ def _coded(rows, num_parts, part_width, sizes, weights, seed, progress, rounds):
     directions = np.pad(directions[:, ::-1], ((0, 0), (0, 1)))
     turned = centred @ directions[:, order].astype("float32")
     codes = np.empty((len(rows), num_parts), "int64")
-    codebooks = np.zeros((num_parts, max(sizes), part_width), "float32")
+    codebooks = np.zeros((num_parts, size, part_width), "float32")
     parts = range(num_parts)
     for part in parts if progress is None else progress(parts):
         columns = slice(part * part_width, (part + 1) * part_width)
-        codebooks[part, : sizes[part]], codes[:, part] = _clustered(
-            turned[:, columns], sizes[part], weights, seed + part, rounds
+        used = size - (marks and part == 0)
+        codebooks[part, :used], codes[:, part] = _clustered(
+            turned[:, columns], used, weights, seed + part, rounds
         )
         turned[:, columns] = codebooks[part][codes[:, part]]
     return codes, codebooks, *_regression(turned, rows, weights)
