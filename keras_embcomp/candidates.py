@@ -208,8 +208,14 @@ METHODS = {
         _hashed_operations,
     ),
 }
-# What may win on a trained table: see benchmarks/frontier.py.
-AUTO = ("product_codes", "low_rank")
+# Pairs of a method and a format that may win on a trained table: see
+# benchmarks/frontier.py.
+AUTO = (
+    ("product_codes", None),
+    ("low_rank", "int8"),
+    ("low_rank", "int4"),
+    ("group_reduce", "int8"),
+)
 
 
 def weight_bytes(layer) -> int:

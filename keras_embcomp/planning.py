@@ -109,8 +109,9 @@ def tries_of(method):
             f"`method` must be one of auto, {', '.join(METHODS)}. "
             f"Received: method={method}"
         )
-    names = AUTO if method == "auto" else (method,)
-    return [(name, form) for name in names for form in METHODS[name].formats]
+    if method == "auto":
+        return list(AUTO)
+    return [(method, form) for form in METHODS[method].formats]
 
 
 def best_plan(table, max_bytes, tries):
