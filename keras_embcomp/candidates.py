@@ -7,7 +7,6 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_embcomp.checks import frequency_weights
 from keras_embcomp.layers.base import Compressed
 from keras_embcomp.layers.codes import coded_table
 from keras_embcomp.layers.distilled import DistilledEmbedding, DistilledSoftmax
@@ -28,7 +27,7 @@ from keras_embcomp.numerics.budget import (
     growing_groups,
     low_rank_from_fraction,
 )
-from keras_embcomp.numerics.code_budget import code_sizes, sampled_loss
+from keras_embcomp.numerics.code_budget import code_sizes
 
 _BYTES = {None: 4.0, "int8": 1.0, "int4": 0.5}
 _GROUPS, _HIDDEN = 8, 512
@@ -71,7 +70,11 @@ def _low_rank_operations(arguments, shape, output):
 def _group_reduce(table, parameters, weights):
     sizes = growing_groups(len(table), min(_GROUPS, len(table)))
     ranks = group_ranks_by_error(table, sizes, int(parameters), weights)
-    return {"group_sizes": sizes, "group_ranks": ranks}
+    return {
+        "group_sizes": sizes,
+        "group_ranks": ranks,
+        "permuted": bool((np.diff(weights) > 0).any()),  # stores places
+    }
 
 
 def _group_reduce_least(shape):
@@ -241,7 +244,10 @@ def arguments_for(method, number_format, table, max_bytes, weights):
         held = structure_bytes(method, number_format, arguments, table.shape)
         if held <= max_bytes:
             return arguments, held
-        parameters *= 0.995 * max_bytes / held
+        excess = (held - max_bytes) / _BYTES[number_format]
+        parameters -= max(1.005 * excess, 0.01 * parameters)
+        if parameters < 1:
+            return None
     return None
 
 
@@ -278,21 +284,3 @@ def fitted(
     if number_format is not None:
         layer.quantize(number_format)
     return layer
-
-
-def relative_error(method, number_format, arguments, table, counts):
-    """Returns the error that a layer with such arguments would have.
-
-    The square root of its weighted squared errors over the table's weighted
-    squares. Product codes are fitted to a sample of a large table.
-    """
-    weights = frequency_weights(counts, len(table))
-    squares = weights @ np.square(table).sum(axis=1)
-    if squares == 0:  # nothing counts that could be lost
-        return 0.0
-    if method == "product_codes":
-        lost = sampled_loss(table, weights, **arguments)
-    else:
-        layer = fitted(method, number_format, arguments, table, counts)
-        lost = weights @ np.square(layer.to_dense() - table).sum(axis=1)
-    return float(np.sqrt(lost / squares))

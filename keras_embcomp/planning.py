@@ -1,14 +1,17 @@
 """Chooses a method and its sizes for each table of a model."""
 
+import numpy as np
+
 from keras_embcomp.candidates import (
     AUTO,
     METHODS,
     arguments_for,
+    fitted,
     least_bytes,
-    relative_error,
 )
 from keras_embcomp.checks import frequency_weights, positive_number
 from keras_embcomp.cloning import is_embedding
+from keras_embcomp.numerics.code_budget import sampled_loss
 from keras_embcomp.plan import CompressionPlan, TablePlan
 from keras_embcomp.vocabulary_tables import tables_of
 
@@ -172,7 +175,7 @@ def _plan(table, method, number_format, arguments, held):
         arguments=arguments,
         bytes_before=table.bytes,
         bytes_after=held,
-        error=relative_error(
+        error=_relative_error(
             method, number_format, arguments, table.values, table.counts
         ),
         operations=METHODS[method].operations(arguments, shape, output),
@@ -240,3 +243,21 @@ def _unreachable(budget, least):
         "The tables must be allowed more bytes; the smallest reachable are "
         f"{least:,}. Received: {int(budget):,} bytes"
     )
+
+
+def _relative_error(method, number_format, arguments, table, counts):
+    """Returns the error that a layer with such arguments would have.
+
+    The square root of its weighted squared errors over the table's weighted
+    squares. Product codes are fitted to a sample of a large table.
+    """
+    weights = frequency_weights(counts, len(table))
+    squares = weights @ np.square(table).sum(axis=1)
+    if squares == 0:  # nothing counts that could be lost
+        return 0.0
+    if method == "product_codes":
+        lost = sampled_loss(table, weights, **arguments)
+    else:
+        layer = fitted(method, number_format, arguments, table, counts)
+        lost = weights @ np.square(layer.to_dense() - table).sum(axis=1)
+    return float(np.sqrt(lost / squares))

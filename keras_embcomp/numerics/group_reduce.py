@@ -129,7 +129,7 @@ def group_reduce(
     order = frequency_order(weights, sort)
     members = [np.sort(rows) for rows in np.split(order, starts_of(sizes)[1:])]
     if verbose == "auto":
-        verbose = int(table.size >= _LARGE)
+        verbose = int(table.size >= _LARGE and max_sweeps > 0)
     bar = keras.utils.Progbar(
         1 + max_sweeps, verbose=verbose, unit_name="sweep"
     )
