@@ -178,8 +178,8 @@ def show(rows):
                     print(f"| {method} | {text} |" + " |" * (len(ratios) - 1))
                     continue
                 cells = {row["ratio"]: f"{row[key]:{form}}" for row in own}
-                cells = (cells.get(ratio, "") for ratio in ratios)
-                print(f"| {method} | " + " | ".join(cells) + " |")
+                line = " | ".join(cells.get(ratio, "") for ratio in ratios)
+                print(f"| {method} | {line} |")
 
 
 def main():
