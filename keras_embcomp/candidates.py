@@ -1,13 +1,12 @@
 """The methods that `compress` chooses among, each with sizes for a budget."""
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
 import numpy as np
 
-from keras_embcomp.layers.base import Compressed
+from keras_embcomp.layers.base import Compressed, weight_bytes
 from keras_embcomp.layers.codes import coded_table
 from keras_embcomp.layers.distilled import DistilledEmbedding, DistilledSoftmax
 from keras_embcomp.layers.group_reduce import (
@@ -221,13 +220,6 @@ AUTO = (
 )
 
 
-def weight_bytes(layer) -> int:
-    """Returns the bytes of a layer's weights."""
-    return sum(
-        math.prod(w.shape) * np.dtype(w.dtype).itemsize for w in layer.weights
-    )
-
-
 def arguments_for(method, number_format, table, max_bytes, weights):
     """Returns arguments of `from_dense` that keep to so many bytes.
 
@@ -264,7 +256,7 @@ def structure_bytes(method, number_format, arguments, shape):
         dtype = f"{number_format}_from_float32"
     layer = METHODS[method].embedding(*shape, **arguments, dtype=dtype)
     layer.build()
-    return weight_bytes(layer)
+    return weight_bytes(layer.weights)
 
 
 def fitted(

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_embcomp.cloning import is_embedding
+from keras_embcomp.layers.base import weight_bytes
 
 TOKENS = 64
 _WARM_UPS, _REPEATS, _SECONDS = 3, 40, 1.0
@@ -44,14 +45,6 @@ _ELEMENTWISE = {
     "Sub",
     "Tanh",
 }
-
-
-def weight_bytes(weights) -> int:
-    """Returns the bytes of weights as they are stored."""
-    return sum(
-        math.prod(weight.shape) * np.dtype(weight.dtype).itemsize
-        for weight in weights
-    )
 
 
 def file_bytes(model) -> int:

@@ -123,8 +123,7 @@ def best_plan(table, max_bytes, tries):
         return _kept(table)
     plan = _best(table, max_bytes, tries)
     if plan is None:
-        least = min(least_bytes(*how, table.values.shape) for how in tries)
-        raise _unreachable(max_bytes, least)
+        raise _unreachable(max_bytes, [table], tries)
     return plan
 
 
@@ -212,15 +211,11 @@ def _divided(tables, curves, budget, tries):
     From the smallest plans on, the step to a larger one that lowers the sum
     most for its bytes is taken, as long as one fits.
     """
-    least = sum(
-        min(least_bytes(*how, table.values.shape) for how in tries)
-        for table in tables
-    )
     curves = [sorted(curve, key=lambda p: p.bytes_after) for curve in curves]
     chosen = [curve[0] for curve in curves]
     left = budget - sum(plan.bytes_after for plan in chosen)
     if left < 0:
-        raise _unreachable(budget, least)
+        raise _unreachable(budget, tables, tries)
     while True:
         steps = []
         for number, (plan, curve) in enumerate(
@@ -238,7 +233,11 @@ def _divided(tables, curves, budget, tries):
         chosen[number] = larger
 
 
-def _unreachable(budget, least):
+def _unreachable(budget, tables, tries):
+    least = sum(
+        min(least_bytes(*how, table.values.shape) for how in tries)
+        for table in tables
+    )
     return UnreachableError(
         "The tables must be allowed more bytes; the smallest reachable are "
         f"{least:,}. Received: {int(budget):,} bytes"

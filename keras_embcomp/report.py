@@ -6,12 +6,11 @@ from keras import ops
 
 from keras_embcomp.checks import frequency_weights
 from keras_embcomp.cloning import Place, places
-from keras_embcomp.layers.base import Compressed
+from keras_embcomp.layers.base import Compressed, weight_bytes
 from keras_embcomp.measures import (
     file_bytes,
     lookup_times,
     operations,
-    weight_bytes,
 )
 from keras_embcomp.numerics.table_comparison import (
     compare_rows,

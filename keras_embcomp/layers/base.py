@@ -23,6 +23,14 @@ _GETTERS = {
 }
 
 
+def weight_bytes(weights) -> int:
+    """Returns the bytes of weights as they are stored."""
+    return sum(
+        math.prod(weight.shape) * np.dtype(weight.dtype).itemsize
+        for weight in weights
+    )
+
+
 class Compressed(FactorFormats):
     """Stands for a dense table of shape `(vocabulary, width)`."""
 
@@ -95,11 +103,7 @@ class Compressed(FactorFormats):
 
         A parameter is four bytes: codes of one byte count as a quarter.
         """
-        own = sum(
-            math.prod(weight.shape) * np.dtype(weight.dtype).itemsize
-            for weight in self.weights
-        )
-        return 4 * self.dense_parameters / own
+        return 4 * self.dense_parameters / weight_bytes(self.weights)
 
     def get_config(self):
         parts = {
