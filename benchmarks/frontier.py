@@ -16,7 +16,6 @@ A row is saved as it finishes, and a second run goes on where the first stopped.
 import argparse
 import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from tables import glove, minilm
 
 from keras_embcomp.candidates import fitted
 from keras_embcomp.checks import frequency_weights
+from keras_embcomp.measures import file_bytes
 from keras_embcomp.numerics.code_budget import (
     principal_variances,
     water_filled,
@@ -81,15 +81,6 @@ def rows_of(layer, size):
     if hasattr(layer, "to_dense"):
         return layer.to_dense()
     return keras.ops.convert_to_numpy(layer(np.arange(size)))
-
-
-def file_bytes(layer):
-    """Returns the bytes of a saved model that is the layer."""
-    model = keras.Sequential([keras.Input((4,), dtype="int32"), layer])
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.keras"
-        model.save(path)
-        return path.stat().st_size
 
 
 class Reviews:
@@ -151,7 +142,8 @@ def row_of(table, counts, ratio, name, reviews):
         layer = fitted(
             plan.method, plan.number_format, plan.arguments, table, counts
         )
-    found = {"bytes": file_bytes(layer), "seconds": time.time() - start}
+    model = keras.Sequential([keras.Input((4,), dtype="int32"), layer])
+    found = {"bytes": file_bytes(model), "seconds": time.time() - start}
     if plan is not None:
         found |= {"plan": f"{plan.method} {plan.number_format or ''}".strip()}
         found |= {"arguments": plan.arguments}

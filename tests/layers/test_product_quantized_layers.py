@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from correlated import correlated_table, relative_error
 from keras import ops
 
 from keras_embcomp import (
@@ -12,17 +13,6 @@ from keras_embcomp import (
     export_litert,
 )
 from keras_embcomp.numerics import code_fitting, product_codes
-
-
-def correlated_table(generator, vocabulary=2_000, width=24):
-    scales = 1 / np.arange(1, width + 1)
-    mixed = generator.normal(size=(vocabulary, width)) * scales
-    turned = np.linalg.qr(generator.normal(size=(width, width)))[0]
-    return (mixed @ turned + 0.3).astype("float32")
-
-
-def relative_error(layer, table):
-    return np.linalg.norm(layer.to_dense() - table) / np.linalg.norm(table)
 
 
 def test_directions_are_dealt_so_that_parts_carry_alike():

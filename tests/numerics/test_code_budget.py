@@ -2,20 +2,10 @@
 
 import numpy as np
 import pytest
+from correlated import correlated_table, relative_error
 
 from keras_embcomp import ProductQuantizedEmbedding
 from keras_embcomp.numerics import code_budget
-
-
-def correlated_table(generator, vocabulary=2_000, width=24):
-    scales = 1 / np.arange(1, width + 1)
-    mixed = generator.normal(size=(vocabulary, width)) * scales
-    turned = np.linalg.qr(generator.normal(size=(width, width)))[0]
-    return (mixed @ turned + 0.3).astype("float32")
-
-
-def relative_error(layer, table):
-    return np.linalg.norm(layer.to_dense() - table) / np.linalg.norm(table)
 
 
 @pytest.mark.parametrize("factor_bytes", [4, 1])
