@@ -24,7 +24,7 @@ _EPILOG = """examples:
   keras-embcomp compress glove.txt glove.keras --ratio 16 --frequencies n.npy
   keras-embcomp report small.keras --baseline model.keras --plot report.png
   keras-embcomp sweep model.keras --ratios 4 16 64 --plot sweep.png
-  keras-embcomp export small.keras small.tflite
+  keras-embcomp export small.keras small.tflite --batch 1 --sequence 64
   keras-embcomp export small.keras served_model --version 3
 
 A MODEL is a .keras file, or a table: .npy, .npz, or the text of word2vec and
@@ -90,6 +90,8 @@ def _parser():
     export.add_argument(
         "--version", type=int, default=1, help="of the served model"
     )
+    export.add_argument("--batch", type=int, help="fixed in a .tflite file")
+    export.add_argument("--sequence", type=int, help="fixed in a .tflite file")
     return parser
 
 
@@ -209,10 +211,12 @@ def _export(options):
     model = read_model(options.model)
     if suffix == ".tflite":
         output = _checked(options.output, options)
-        written = export_litert(model, output)
+        written = export_litert(
+            model, output, batch=options.batch, sequence=options.sequence
+        )
         text = (
-            f"{written.path}: {written.bytes:,} bytes, differs from Keras by "
-            f"at most {written.max_difference:.2g}"
+            f"{written.path}: {written.bytes:,} bytes, error "
+            f"{written.error:.2g}, {written.latency_ms:.3g} ms a call"
         )
         return text, {**written._asdict(), "path": str(written.path)}
     folder = export_serving(model, options.output, version=options.version)

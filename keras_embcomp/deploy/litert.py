@@ -1,11 +1,17 @@
 """Export to LiteRT (TensorFlow Lite): one file, builtin operations only."""
 
+import time
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_embcomp.deploy.tracing import traced_module
+import keras
+import numpy as np
+
+from keras_embcomp.checks import positive_int
+from keras_embcomp.deploy.litert_files import builtin_operations, converted
 from keras_embcomp.deploy.verify import (
     check_exportable,
+    input_shapes,
     largest_difference,
     output_names,
     predictions,
@@ -13,17 +19,34 @@ from keras_embcomp.deploy.verify import (
     written_whole,
 )
 
+_CALLS = 20
+
 
 class LiteRTExport(NamedTuple):
-    """What `export_litert` wrote."""
+    """What `export_litert` wrote.
+
+    Attributes:
+        path: The file.
+        bytes: Its size.
+        max_difference: The largest difference of an output from Keras, of the
+            model whose tables are rounded as in the file.
+        operations: Names of the operations that the file holds.
+        error: Relative error of all outputs against the model as it was given.
+        latency_ms: Median time of a call in milliseconds, on one thread of
+            this machine, with a batch of 1 and 24 steps where sizes are free.
+    """
 
     path: Path
     bytes: int
     max_difference: float
     operations: tuple[str, ...]
+    error: float
+    latency_ms: float
 
 
-def export_litert(model, path) -> LiteRTExport:
+def export_litert(
+    model, path, batch=None, sequence=None, signatures=None
+) -> LiteRTExport:
     """Writes a model as a `.tflite` file and checks it against Keras.
 
     The file holds builtin operations only, so that it runs on every LiteRT
@@ -34,83 +57,113 @@ def export_litert(model, path) -> LiteRTExport:
     Args:
         model: Functional or Sequential Keras model.
         path: File to write, in a folder that exists.
+        batch: Integer. Fixes the first size of all inputs, as browsers and
+            recurrent layers need it; `None` leaves it free.
+        sequence: Integer. Fixes the second size of all inputs where it is
+            free.
+        signatures: Dict of more models to call in the file, by name. Layers
+            that they share with `model` are stored once.
 
     Returns:
-        A `LiteRTExport`: the path, the size in bytes, the largest difference
-        between its outputs and the model's, and the operations it holds.
+        A `LiteRTExport`.
 
     Raises:
         ValueError: if the model cannot be traced, needs an operation that is
             not builtin, or `path` cannot be written.
         RuntimeError: if the converted model computes something else.
     """
-    check_exportable(model)
     path = Path(path).expanduser()
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(
             "`path` must be a file in a folder that exists. "
             f"Received: path={path}"
         )
-    import tensorflow as tf
-    from tensorflow.lite.python.convert_phase import ConverterError
-
+    models = {"serving_default": model, **_checked_signatures(signatures)}
+    sizes = {"batch": batch, "sequence": sequence}
+    for one in models.values():
+        check_exportable(one)
+    _check_sizes(models.values(), sizes)
     interpreter_class = _interpreter_class()
-    module = traced_module(model)
-    # Without the module the converter writes a file without weights.
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [module.serve.get_concrete_function()], module
-    )
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    try:
-        content = converter.convert()
-    except ConverterError as error:
-        raise ValueError(
-            "`model` must need builtin LiteRT operations only. (A recurrent "
-            "layer needs a fixed batch: `keras.Input(batch_shape=(1, length))`"
-            f", or `unroll=True`.) The converter says: {error}"
-        ) from error
-    operations = builtin_operations(content)
-    runner = interpreter_class(model_content=content).get_signature_runner(
-        "serving_default"
-    )
-    difference = 0.0
-    for samples in sample_inputs(model):
-        found = runner(**samples)
-        found = [found[name] for name in output_names(model)]
-        difference = max(
-            difference, largest_difference(predictions(model, samples), found)
-        )
     with written_whole(path) as temporary:
+        content = converted(models, sizes)
+        operations = builtin_operations(content)
+        # One thread: it compares with other machines, and with itself.
+        interpreter = interpreter_class(model_content=content, num_threads=1)
+        cases = [
+            _compared(interpreter.get_signature_runner(name), one, one, sizes)
+            for name, one in models.items()
+        ]
         temporary.write_bytes(content)
-    return LiteRTExport(path, len(content), difference, operations)
+    differences, errors, latencies = zip(*cases, strict=True)
+    return LiteRTExport(
+        path,
+        len(content),
+        max(differences),
+        operations,
+        max(errors),
+        latencies[0],
+    )
 
 
-def builtin_operations(content: bytes) -> tuple[str, ...]:
-    """Returns the names of a flatbuffer's operations, or raises.
+def _checked_signatures(signatures):
+    for name, model in (signatures or {}).items():
+        if (
+            not str(name).isidentifier()
+            or name == "serving_default"
+            or not isinstance(model, keras.Model)
+        ):
+            raise ValueError(
+                "`signatures` must map names other than 'serving_default' to "
+                f"Keras models. Received: {name!r}: {model!r}"
+            )
+    return signatures or {}
 
-    Raises:
-        ValueError: if one is custom or Flex, or reads a variable: then the
-            weights are not in the file.
-    """
-    from tensorflow.lite.python import schema_py_generated as schema
 
-    names = {
-        code: name
-        for name, code in vars(schema.BuiltinOperator).items()
-        if not name.startswith("_")
-    }
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    operations = {
-        names[max(code.builtinCode, code.deprecatedBuiltinCode)]
-        for code in model.operatorCodes
-    }
-    refused = operations & {"CUSTOM", "VAR_HANDLE", "READ_VARIABLE"}
-    if refused:
-        raise ValueError(
-            "`model` must need builtin LiteRT operations only. "
-            f"Received: a model that needs {sorted(refused)}"
-        )
-    return tuple(sorted(operations))
+def _check_sizes(models, sizes):
+    """Raises unless each size that is given is that of an input."""
+    for axis, (name, size) in enumerate(sizes.items()):
+        if size is None:
+            continue
+        positive_int(name, size)
+        for model in models:
+            found = [
+                shape[axis]
+                for shape in input_shapes(model, **sizes).values()
+                if len(shape) > axis
+            ]
+            if size not in found:
+                raise ValueError(
+                    f"`{name}` must be free in an input of the model, or the "
+                    f"size it has. Received: {name}={size}, and inputs of "
+                    f"size {', '.join(map(str, found)) or 'none'}"
+                )
+
+
+def _compared(runner, model, rounded, sizes):
+    """Returns what a signature differs, its error, and its milliseconds."""
+    difference, squares, total, latency = 0.0, 0.0, 0.0, None
+    names = output_names(rounded)
+    for samples in sample_inputs(model, **sizes):
+        found = runner(**samples)
+        found = [found[name] for name in names]
+        expected = predictions(rounded, samples)
+        difference = max(difference, largest_difference(expected, found))
+        for one, other in zip(predictions(model, samples), found, strict=True):
+            known = np.isfinite(one)
+            squares += np.sum(np.square(one[known] - other[known]))
+            total += np.sum(np.square(one[known]))
+        if latency is None:
+            latency = _milliseconds(lambda s=samples: runner(**s))
+    return difference, float(np.sqrt(squares / max(total, 1e-38))), latency
+
+
+def _milliseconds(function):
+    times = []
+    for _ in range(_CALLS):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return 1_000 * float(np.median(times))
 
 
 def _interpreter_class():

@@ -1,27 +1,29 @@
 """A Keras model as a `tf.Module` with one function, named inside and out."""
 
-from keras_embcomp.deploy.verify import call, output_names
+from keras_embcomp.deploy.verify import call, input_shapes, output_names
 from keras_embcomp.numerics.backends import for_export
 
 
-def traced_module(model, preprocess=None, signatures=None):
-    """Returns a `tf.Module` whose function `serve` is the model.
+def traced_function(
+    model, preprocess=None, batch=None, sequence=None, finish=None
+):
+    """Returns a `tf.function` that is the model, named inside and out.
 
     Its inputs have the names of the model's inputs, or `text` if a module
     comes before it; it returns a dict with the names of the model's outputs.
-    Each weight is tracked once. The dict `extra` of the module has the
-    given functions as they are exported.
+    Sizes that are given are fixed, as in `input_shapes`. When the model is
+    traced, `finish` is called in its graph.
     """
     import tensorflow as tf
 
     if preprocess is None:
+        shapes = input_shapes(model, batch, sequence)
         specs = [
-            tf.TensorSpec(spec.shape, spec.dtype, name=spec.name)
+            tf.TensorSpec(shapes[spec.name], spec.dtype, name=spec.name)
             for spec in model.inputs
         ]
     else:
-        specs = [tf.TensorSpec((None,), tf.string, name="text")]
-
+        specs = [tf.TensorSpec((batch,), tf.string, name="text")]
     names = output_names(model)
 
     def serve(*inputs):
@@ -29,12 +31,26 @@ def traced_module(model, preprocess=None, signatures=None):
         if preprocess is not None:
             inputs = [preprocess(inputs[0])]
         with for_export():
-            return dict(zip(names, call(model, inputs), strict=True))
+            outputs = dict(zip(names, call(model, inputs), strict=True))
+        if finish is not None:
+            finish()
+        return outputs
+
+    return tf.function(serve, input_signature=specs)
+
+
+def traced_module(model, preprocess=None, signatures=None):
+    """Returns a `tf.Module` whose function `serve` is the model.
+
+    The function is that of `traced_function`. Each weight is tracked once. The
+    dict `extra` of the module has the given functions as they are exported.
+    """
+    import tensorflow as tf
 
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
     module.preprocess = preprocess
-    module.serve = tf.function(serve, input_signature=specs)
+    module.serve = traced_function(model, preprocess)
     module.extra = {
         name: _exported(function)
         for name, function in (signatures or {}).items()

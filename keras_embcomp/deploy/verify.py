@@ -31,8 +31,28 @@ def check_exportable(model):
         )
 
 
-def sample_inputs(model, seed=0):
+def input_shapes(model, batch=None, sequence=None):
+    """Returns the shapes of a model's inputs, by name.
+
+    Args:
+        model: Model with named inputs.
+        batch: Size of the first dimension where it is free; `None` leaves it.
+        sequence: Size of the second dimension where it is free.
+    """
+    fixed = (batch, sequence)
+    return {
+        spec.name: tuple(
+            fixed[axis] if size is None and axis < len(fixed) else size
+            for axis, size in enumerate(spec.shape)
+        )
+        for spec in model.inputs
+    }
+
+
+def sample_inputs(model, seed=0, batch=None, sequence=None):
     """Yields dicts of NumPy inputs for the model, by name, in several shapes.
+
+    Sizes that are given are fixed, as in `input_shapes`.
 
     Integer inputs, and the input of a Sequential model that starts with an
     embedding, are ids below the smallest vocabulary of the model, with a zero
@@ -48,12 +68,13 @@ def sample_inputs(model, seed=0):
         model.layers[0], "input_dim"
     )
     generator = np.random.default_rng(seed)
+    shapes = input_shapes(model, batch, sequence)
     for sizes in _SIZES:
         samples = {}
         for spec in model.inputs:
             shape = [
                 size if size is not None else sizes[min(axis, 1)]
-                for axis, size in enumerate(spec.shape)
+                for axis, size in enumerate(shapes[spec.name])
             ]
             if starts_with_ids or keras.backend.is_int_dtype(spec.dtype):
                 sample = generator.integers(0, vocabulary, shape)

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from keras_embcomp import LowRankEmbedding, export_litert
-from keras_embcomp.deploy import verify
+from keras_embcomp.deploy import litert, verify
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -72,23 +72,38 @@ def test_a_flat_distribution_is_not_taken_for_another():
 def test_an_operation_that_is_not_builtin_is_refused(tmp_path):
     ids = keras.Input((4,), dtype="int32")
     spectrum = keras.layers.Lambda(
-        lambda x: tf.math.real(tf.signal.fft(tf.cast(x, "complex64")))
+        lambda x: tf.math.real(tf.signal.ifft(tf.cast(x, "complex64")))
     )
     model = keras.Model(ids, spectrum(ids))
-    with pytest.raises(ValueError, match="builtin LiteRT operations only"):
+    with pytest.raises(
+        ValueError, match="only. Received: a model that needs IFFT"
+    ):
         export_litert(model, tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_converter_that_changes_the_numbers_is_found_out(tmp_path):
-    # The converter of TensorFlow 2.21 drops a ReLU after a product of two
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+def test_no_activation_is_lost(activation, tmp_path):
+    # The converter of TensorFlow 2.21 drops them after a product of two
     # matrices of which neither is constant.
     left = keras.Input(batch_shape=(6, 6), name="left")
     ids = keras.Input(batch_shape=(6, 6), dtype="int32", name="ids")
+    function = getattr(tf.nn, activation)
     product = keras.layers.Lambda(
-        lambda x: tf.nn.relu(tf.matmul(x[0], tf.cast(x[1], "float32")))
+        lambda x: function(tf.matmul(x[0], tf.cast(x[1], "float32")))
     )
     model = keras.Model([left, ids], product([left, ids]))
+    written = export_litert(model, tmp_path / "model.tflite")
+    assert activation.upper() in written.operations
+
+
+def test_a_converter_that_changes_the_numbers_is_found_out(
+    tmp_path, monkeypatch
+):
+    model = classifier(rank=3)
+    monkeypatch.setattr(
+        litert, "predictions", lambda *_: [np.full((1, 3), 2.0)]
+    )
     with pytest.raises(RuntimeError, match="differs from the Keras model"):
         export_litert(model, tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())
@@ -103,6 +118,11 @@ def test_a_folder_that_cannot_hold_the_file_is_refused(tmp_path, parent):
         name = "" if parent == "." else "model.tflite"
         export_litert(classifier(rank=3), tmp_path / parent / name)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused():
+    with pytest.raises(ValueError, match="exists and can be written to"):
+        export_litert(classifier(rank=3), "/proc/model.tflite")
 
 
 def test_a_subclassed_model_is_refused(tmp_path):
