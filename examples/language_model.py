@@ -184,12 +184,9 @@ def main():
         add_row(f"{name}, {options.more_epochs} epochs more", model)
     text_to_ids = TextToIds(words, length=64, last=True)
     function = next_word(model, text_to_ids, words)
-    served = options.output.glob("served/[0-9]*")
-    versions = [int(folder.name) for folder in served]
     folder = export_serving(
         model,
         options.output / "served",
-        version=1 + max(versions, default=0),
         preprocess=text_to_ids,
         signatures={"next_word": function},
     )

@@ -88,7 +88,7 @@ def _parser():
         export, "output", "a .tflite file, or the folder of a served model"
     )
     export.add_argument(
-        "--version", type=int, default=1, help="of the served model"
+        "--version", type=int, help="of the served model; the next by default"
     )
     export.add_argument("--batch", type=int, help="fixed in a .tflite file")
     export.add_argument("--sequence", type=int, help="fixed in a .tflite file")

@@ -3,40 +3,49 @@
 import contextlib
 from pathlib import Path
 
-import numpy as np
+import keras
 
 from keras_embcomp.checks import positive_int
+from keras_embcomp.deploy.served_extras import write_card, write_warmup
+from keras_embcomp.deploy.served_functions import (
+    checked_signatures,
+    examples_of,
+    served_functions,
+)
 from keras_embcomp.deploy.tracing import traced_module
 from keras_embcomp.deploy.verify import (
     check_exportable,
     largest_difference,
-    output_names,
-    predictions,
-    sample_inputs,
     written_whole,
 )
 
-_TEXTS = np.array(["", "A sentence, to compare with.", "naïve 東京 42"])
-
 
 def export_serving(
-    model, path, version=1, preprocess=None, signatures=None
+    model, path, version=None, preprocess=None, signatures=None
 ) -> Path:
     """Writes a model for TensorFlow Serving and checks it against Keras.
 
     The signature `serving_default` has the names of the model's inputs and
-    outputs. Each weight is stored once, where `model.export` of Keras 3.15
-    stores it twice. A server that watches `path` never sees half a version:
-    the folder gets its number when it is whole.
+    outputs. A server does not cast, so ids have signatures of their own,
+    `serving_default_int32` and `serving_default_int64`, wherever
+    `serving_default` takes something else. Each weight is stored once for all
+    of them, where `model.export` of Keras 3.15 stores it twice.
+
+    A server that watches `path` never sees half a version: the folder gets its
+    number when it is whole. Its `assets.extra` holds requests with which the
+    server warms up, and a card in JSON, `keras_embcomp.json`: signatures,
+    compressed layers, bytes and versions of packages.
 
     Args:
         model: Functional or Sequential Keras model.
         path: Folder of the served model, made if it does not exist. The files
             go to `path/<version>`, which must not exist.
-        version: Integer above 0.
-        preprocess: `tf.Module` to serve with the model: called with a string
-            tensor of shape `(batch,)`, it returns the model's only input. The
-            signature then takes strings, as `text`.
+        version: Integer above 0. By default the number after the highest one
+            that there is, or 1.
+        preprocess: `tf.Module`, or a Keras layer such as `TextVectorization`,
+            to serve with the model: called with a string tensor of shape
+            `(batch,)`, it returns the model's only input. The signature
+            `serving_default` then takes strings, as `text`.
         signatures: Dict of more functions to serve, by name: each a
             `tf.function` with an `input_signature`, whose specs have the names
             of its inputs, that returns a dict of tensors. They may use the
@@ -47,111 +56,77 @@ def export_serving(
 
     Raises:
         ValueError: if the model cannot be traced, the version exists, a
-            signature is no such function, or `path` cannot be written.
+            signature is no such function, something calls Python, or `path`
+            cannot be written.
         RuntimeError: if the saved model computes something else.
     """
     check_exportable(model)
     import tensorflow as tf
 
-    target = Path(path).expanduser() / str(positive_int("version", version))
-    if target.exists():
+    target = _new_version(Path(path).expanduser(), version)
+    _check_preprocess(model, preprocess)
+    signatures = checked_signatures(signatures)
+    module = traced_module(model, signatures=signatures)
+    module.preprocess = preprocess
+    module.served = {**served_functions(module, preprocess), **module.extra}
+    examples = list(examples_of(model, module, preprocess, signatures))
+    with _folder(target.parent), written_whole(target) as temporary:
+        tf.saved_model.save(module, str(temporary), signatures=module.served)
+        loaded = tf.saved_model.load(str(temporary)).signatures
+        for name, inputs, outputs in examples:
+            tensors = {k: tf.constant(v) for k, v in inputs.items()}
+            _compare(outputs, loaded[name](**tensors))
+        write_warmup(temporary, target.parent.name, examples)
+        write_card(temporary, model, loaded)
+    return target
+
+
+def _new_version(path, version):
+    """Returns the folder of a version, or raises if it exists."""
+    names = [entry.name for entry in path.glob("*")]
+    used = {int(name) for name in names if name.isdecimal()}
+    if version is None:
+        version = max(used, default=0) + 1
+    target = path / str(positive_int("version", version))
+    if version in used:
         raise ValueError(
             "`version` must be new. "
             f"Received: version={version}, and {target} exists"
         )
-    if preprocess is not None and len(model.inputs) != 1:
+    return target
+
+
+def _check_preprocess(model, preprocess):
+    if preprocess is None:
+        return
+    import tensorflow as tf
+
+    if len(model.inputs) != 1:
         raise ValueError(
             "`preprocess` must serve a model with one input. "
             f"Received: a model with {len(model.inputs)}"
         )
-    outputs = {}
-    for name, function in (signatures or {}).items():
-        _check_signature(name, function)
-        outputs[name] = _outputs(name, function)
-    module = traced_module(model, preprocess, signatures)
-    with _folder(target.parent), written_whole(target) as temporary:
-        tf.saved_model.save(
-            module,
-            str(temporary),
-            signatures={"serving_default": module.serve, **module.extra},
-        )
-        loaded = tf.saved_model.load(str(temporary))
-        serve = loaded.signatures["serving_default"]
-        for samples, expected in _cases(model, preprocess):
-            tensors = {k: tf.constant(v) for k, v in samples.items()}
-            found = serve(**tensors)
-            found = [found[name].numpy() for name in output_names(model)]
-            largest_difference(expected, found)
-        for name, (samples, expected) in outputs.items():
-            _compare(expected, loaded.signatures[name](**samples))
-    return target
-
-
-def _check_signature(name, function):
-    import tensorflow as tf
-
-    specs = getattr(function, "input_signature", None) or ()
-    names = [getattr(spec, "name", None) for spec in specs]
-    if (
-        not str(name).isidentifier()
-        or name == "serving_default"
-        or not specs
-        or None in names
-        or len(set(names)) < len(names)
-        or not all(isinstance(spec, tf.TensorSpec) for spec in specs)
-        or any(spec.shape.rank is None for spec in specs)
+    if not callable(preprocess) or not isinstance(
+        preprocess, (tf.Module, keras.Layer)
     ):
         raise ValueError(
-            "`signatures` must map names other than 'serving_default' to "
-            "functions made by `tf.function(input_signature=...)`, of tensors "
-            "of a known rank with a name each. "
-            f"Received: {name!r}: {function!r}"
+            "`preprocess` must be a `tf.Module` or a Keras layer that can be "
+            f"called with strings. Received: preprocess={preprocess!r}"
         )
-
-
-def _outputs(name, function):
-    """Returns inputs of a function, and what it gives for them."""
-    import tensorflow as tf
-
-    samples = {}
-    for spec in function.input_signature:
-        shape = [size or len(_TEXTS) for size in spec.shape]
-        samples[spec.name] = (
-            tf.constant(np.resize(_TEXTS, shape))
-            if spec.dtype == tf.string
-            else tf.zeros(shape, spec.dtype)
-        )
-    outputs = function(*samples.values())
-    if not isinstance(outputs, dict):
-        raise ValueError(
-            "`signatures` must return dicts of tensors. "
-            f"Received: {name!r}, which returns a {type(outputs).__name__}"
-        )
-    return samples, outputs
 
 
 def _compare(expected, found):
     """Raises unless a served function gives what it gave before."""
     for name, one in expected.items():
-        other = found[name].numpy()
-        if one.dtype.is_floating:
-            largest_difference([one.numpy()], [other])
-        elif not np.array_equal(one.numpy(), other):
+        one, other = one.numpy(), found[name].numpy()
+        if found[name].dtype.is_floating:
+            largest_difference([one], [other])
+        elif not (one == other).all():
             raise RuntimeError(
                 f"The exported function has another {name!r} than before, "
                 "so it was not written. This is a fault of the export: please "
                 "report the model's layers."
             )
-
-
-def _cases(model, preprocess):
-    """Yields inputs of the signature and the model's outputs for them."""
-    if preprocess is None:
-        for samples in sample_inputs(model):
-            yield samples, predictions(model, samples)
-    else:
-        inputs = {model.inputs[0].name: preprocess(_TEXTS)}
-        yield {"text": _TEXTS}, predictions(model, inputs)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from keras import ops
 from keras_embcomp.checks import at_most, positive_int
 from keras_embcomp.layers.base import CompressedEmbedding
 from keras_embcomp.layers.base_softmax import CompressedSoftmax
-from keras_embcomp.numerics.lookup import take_rows
+from keras_embcomp.numerics.lookup import from_the_end_once, take_rows
 from keras_embcomp.numerics.low_rank import truncated_svd
 from keras_embcomp.numerics.tables import in_numpy, whole
 
@@ -96,6 +96,7 @@ class LowRankEmbedding(CompressedEmbedding):
         )
 
     def rows(self, ids):
+        ids = from_the_end_once(ids, self.input_dim)
         narrow = ops.cast(take_rows(self.embeddings, ids), self.compute_dtype)
         return ops.matmul(narrow, whole(self.projection, narrow.dtype, ids))
 

@@ -98,7 +98,7 @@ def grouped_rows(places, outside, embeddings, projections, dtype):
 
     Args:
         places: Tensor of places below the vocabulary.
-        outside: -1, 0 or 1 for ids that were below, in and above the range.
+        outside: 1 for ids that were out of range, where others have 0.
         embeddings: For each group a tensor of shape `(size, rank)`, or
             `(size, width)` if it is dense.
         projections: For each group a tensor of shape `(rank, width)`, or
@@ -114,7 +114,7 @@ def grouped_rows(places, outside, embeddings, projections, dtype):
         size = embedding.shape[0]
         place = places - start
         own = ops.logical_and(place >= 0, place < size)
-        place = ops.clip(place, 0, size - 1) + outside * (2 * size)
+        place = ops.clip(place, 0, size - 1) + outside * size
         rows = ops.cast(take_rows(embedding, place), dtype)
         rows = ops.where(ops.expand_dims(own, -1), rows, 0)
         if projection is None:

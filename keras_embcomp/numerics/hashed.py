@@ -105,13 +105,13 @@ def hashed_rows(ids, outside, subvectors, assignment):
 
     Args:
         ids: Tensor of ids below the vocabulary.
-        outside: -1, 0 or 1 for ids that were below, in and above the range.
+        outside: 1 for ids that were out of range, where others have 0.
         subvectors: Tensor of shape `(num_subvectors, width // num_parts)`.
         assignment: That of `assign`.
     """
     offsets = np.array(assignment.offsets, "int32")
     found = codes(ops.cast(ids, "int32"), assignment) + offsets
-    beyond = ops.cast(outside, "int32") * (2 * subvectors.shape[0])
+    beyond = ops.cast(outside, "int32") * subvectors.shape[0]
     found = found + ops.expand_dims(beyond, -1)
     pieces = take_rows(subvectors, found)
     width = assignment.num_parts * subvectors.shape[1]

@@ -51,12 +51,11 @@ def likely_count(shape):
 
 
 def inside_and_outside(ids, vocabulary):
-    """Returns ids in range, and -1, 0 or 1 for below, in and above it.
+    """Returns ids in range, and 1 for those outside, where others have 0.
 
     For lookups that compute with ids before they gather: what is gathered for
-    an id outside must be out of range as well, in the same direction and by
-    the size of the gathered table or more, so that the backend does with it
-    what it does in a dense table.
+    an id outside must be above the gathered table as well, so that the backend
+    does with it what it does in a dense table.
     """
     if not exporting():
         ids = ops.where(ops.less(ids, 0), ids + vocabulary, ids)
@@ -66,4 +65,17 @@ def inside_and_outside(ids, vocabulary):
     inside = ops.clip(ids, 0, vocabulary - 1)
     if compiled_by_tensorflow():  # where a gather clips
         return inside, ops.zeros_like(inside)
-    return inside, ops.clip(ops.floor_divide(ids, vocabulary), -1, 1)
+    return inside, ops.cast(ops.not_equal(ids, inside), ids.dtype)
+
+
+def from_the_end_once(ids, vocabulary):
+    """Returns ids of which a gather wraps none twice that is below zero.
+
+    Keras adds the vocabulary to a negative id, and the gather of an ONNX file
+    does so again: an id that is too low would get the row of another.
+    """
+    if keras.backend.backend() != "tensorflow" or exporting():
+        return ids
+    if compiled_by_tensorflow():
+        return ids
+    return ops.where(ops.less(ids, -vocabulary), vocabulary, ids)

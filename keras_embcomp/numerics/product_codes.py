@@ -136,7 +136,7 @@ def coded_rows(ids, codes, codebooks, projection, mean, kept=None):
     ids, outside = inside_and_outside(ids, codes.shape[0])
     outside = ops.cast(outside, "int32")
     codes = ops.cast(gather_rows(codes, ids), "int32")
-    beyond = ops.expand_dims(outside * (2 * codebooks.shape[0]), -1)
+    beyond = ops.expand_dims(outside * codebooks.shape[0], -1)
     pieces = take_rows(codebooks, _places(codes, codebooks) + beyond)
     pieces = ops.reshape(pieces, (*ops.shape(ids), projection.shape[0]))
     pieces = ops.cast(pieces, projection.dtype)
@@ -145,7 +145,7 @@ def coded_rows(ids, codes, codebooks, projection, mean, kept=None):
         return rows
     num_kept = kept.rows.shape[0]
     is_kept, numbers = _kept_numbers(codes, codebooks, num_kept)
-    numbers = ops.where(is_kept, numbers, 0) + outside * (2 * num_kept)
+    numbers = ops.where(is_kept, numbers, 0) + outside * num_kept
     whole_rows = ops.cast(take_rows(kept.rows, numbers), rows.dtype)
     if kept.scales is not None:
         scales = gather_rows(kept.scales, numbers)

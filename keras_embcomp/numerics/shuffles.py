@@ -7,7 +7,11 @@ that wrap, and floor division of what is not negative.
 
 import math
 
+import keras
 import numpy as np
+from keras import ops
+
+from keras_embcomp.numerics.backends import compiled_by_tensorflow, exporting
 
 ROUNDS = 4
 _PRIME = 2**31 - 1
@@ -57,6 +61,20 @@ def shuffled(ids, size: int, constants):
 
 def _distance(line, numbers, most):
     """Returns a random distance below `most` for each line of the grid."""
-    mixed = (line * numbers[0] + numbers[1]) % _PRIME
-    mixed = (mixed * numbers[2] + mixed // 2**15) % _PRIME
+    mixed = _remainder(line * numbers[0] + numbers[1])
+    mixed = _remainder(mixed * numbers[2] + mixed // 2**15)
     return mixed // 2**11 % most
+
+
+def _remainder(number):
+    """Returns `number % _PRIME`, from 0 on in an ONNX file too."""
+    rest = number % _PRIME
+    if (
+        isinstance(rest, np.ndarray)
+        or keras.backend.backend() != "tensorflow"
+        or compiled_by_tensorflow()
+        or exporting()
+    ):
+        return rest
+    # tf2onnx turns a remainder into one of a division that truncates.
+    return ops.where(ops.less(rest, 0), rest + _PRIME, rest)

@@ -137,8 +137,7 @@ def _digits(ids, modes, vocabulary):
     """Returns flat digits of ids, the first slowest, in integers only."""
     ids, outside = inside_and_outside(ops.reshape(ids, (-1,)), vocabulary)
     stride = math.prod(modes[1:])
-    # Twice the mode: a gather counts from the end below zero.
-    digits = [ops.floor_divide(ids, stride) + outside * (2 * modes[0])]
+    digits = [ops.floor_divide(ids, stride) + outside * modes[0]]
     for mode in modes[1:]:
         stride //= mode
         digits.append(ops.mod(ops.floor_divide(ids, stride), mode))

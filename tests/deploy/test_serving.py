@@ -40,12 +40,93 @@ def test_serves_ids_by_name(tmp_path):
     np.testing.assert_allclose(found, model(ids), atol=1e-6)
 
 
+def test_serves_ids_of_other_integers(tmp_path):
+    model = classifier()
+    folder = export_serving(model, tmp_path / "model")
+    signatures = tf.saved_model.load(str(folder)).signatures
+    assert set(signatures) == {"serving_default", "serving_default_int64"}
+    ids = np.array([[1, 2, 49, 0]])
+    expected = served(folder)(ids=tf.constant(ids, "int32"))
+    found = signatures["serving_default_int64"](ids=tf.constant(ids))
+    np.testing.assert_array_equal(found["classes"], expected["classes"])
+
+
+def test_serves_ids_of_both_widths_beside_text(tmp_path):
+    model = classifier()
+    entry = keras.Input((4,), dtype="int64", name="ids")
+    folder = export_serving(
+        keras.Model(entry, model(entry)),
+        tmp_path / "model",
+        preprocess=_Letters(),
+    )
+    ids = np.array([[1, 2, 49, 0]])
+    signatures = tf.saved_model.load(str(folder)).signatures
+    for dtype in ("int32", "int64"):
+        serve = signatures[f"serving_default_{dtype}"]
+        (found,) = serve(ids=tf.constant(ids, dtype)).values()
+        np.testing.assert_allclose(found, model(ids), atol=1e-6)
+    assert set(signatures) == {
+        "serving_default",
+        "serving_default_int32",
+        "serving_default_int64",
+    }
+
+
+def test_ids_of_64_bits_are_never_cut(tmp_path):
+    folder = export_serving(classifier(), tmp_path / "model")
+    serve = tf.saved_model.load(str(folder)).signatures["serving_default_int64"]
+    for wrong in (2**32 + 5, -(2**32) + 5):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="not in"):
+            serve(ids=tf.constant([[1, 2, 3, wrong]]))
+
+
 def test_serves_text_through_its_preprocessing(tmp_path):
     model, letters = classifier(), _Letters()
     folder = export_serving(model, tmp_path / "model", preprocess=letters)
     text = tf.constant(["some", "text"])
     found = served(folder)(text=text)["classes"]
     np.testing.assert_allclose(found, model(letters(text)), atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["int", "tf_idf"])
+def test_serves_text_through_a_keras_layer(mode, tmp_path):
+    texts = keras.layers.TextVectorization(
+        output_mode=mode, output_sequence_length=4 if mode == "int" else None
+    )
+    texts.adapt(["a good film", "a bad one", "so so"])
+    model = classifier()
+    if mode == "tf_idf":
+        model = keras.Sequential(
+            [keras.Input((texts.vocabulary_size(),)), keras.layers.Dense(3)]
+        )
+    folder = export_serving(model, tmp_path / "model", preprocess=texts)
+    text = tf.constant(["a good one", "", "nothing that it knows"])
+    (found,) = served(folder)(text=text).values()
+    np.testing.assert_allclose(found, model(texts(text)), atol=1e-6)
+    assert not list((folder / "assets").iterdir())
+
+
+def test_what_makes_no_input_of_text_is_refused(tmp_path):
+    for wrong in (len, tf.Module()):
+        with pytest.raises(ValueError, match="`preprocess` must be a `tf.Mod"):
+            export_serving(classifier(), tmp_path / "model", preprocess=wrong)
+    short = keras.layers.TextVectorization(output_sequence_length=3)
+    short.adapt(["a good film"])
+    with pytest.raises(ValueError, match="shape"):
+        export_serving(classifier(), tmp_path / "model", preprocess=short)
+    assert not list(tmp_path.iterdir())
+
+
+def test_functions_that_call_python_are_refused(tmp_path):
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])
+    def length(text):
+        return {"length": tf.numpy_function(np.size, [text], "int64")}
+
+    with pytest.raises(ValueError, match="must not call Python functions"):
+        export_serving(
+            classifier(), tmp_path / "model", signatures={"length": length}
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def best_classes(model, letters):
@@ -101,6 +182,7 @@ def test_a_signature_without_its_inputs_is_refused(tmp_path):
         {"best": best.python_function},
         {"best": unnamed},
         {"serving_default": best},
+        {"serving_default_int64": best},
     ):
         with pytest.raises(ValueError, match="`signatures` must map names"):
             export_serving(
@@ -121,10 +203,20 @@ def test_stores_each_weight_once(tmp_path):
 
 
 def test_a_version_is_never_overwritten(tmp_path):
-    export_serving(classifier(), tmp_path / "model")
+    export_serving(classifier(), tmp_path / "model", version=1)
     with pytest.raises(ValueError, match="`version` must be new. Received: v"):
-        export_serving(classifier(), tmp_path / "model")
+        export_serving(classifier(), tmp_path / "model", version=1)
     assert [f.name for f in (tmp_path / "model").iterdir()] == ["1"]
+
+
+def test_takes_the_next_version_by_default(tmp_path):
+    model = classifier()
+    assert export_serving(model, tmp_path / "model").name == "1"
+    (tmp_path / "model" / "009").mkdir()
+    (tmp_path / "model" / "notes").mkdir()
+    assert export_serving(model, tmp_path / "model").name == "10"
+    with pytest.raises(ValueError, match="`version` must be new"):
+        export_serving(model, tmp_path / "model", version=9)
 
 
 @pytest.mark.parametrize("version", [0, -1, "1", 1.5])

@@ -1,0 +1,138 @@
+"""What a served model can be asked: its functions, and examples of requests."""
+
+import numpy as np
+
+from keras_embcomp.deploy.verify import (
+    output_names,
+    predictions,
+    sample_inputs,
+)
+
+_TEXTS = np.array(["", "A sentence, to compare with.", "naïve 東京 42"])
+_IDS = ("int32", "int64")
+
+
+def served_functions(module, preprocess=None):
+    """Returns functions of the model, by the names of their signatures.
+
+    Args:
+        module: That of `traced_module`, of the model alone.
+        preprocess: What makes the model's only input of strings, or `None`.
+    """
+    import tensorflow as tf
+
+    serve = module.serve
+    specs = serve.input_signature
+    functions = {"serving_default": serve}
+    if preprocess is not None:
+        text = tf.TensorSpec((None,), tf.string, name="text")
+        functions["serving_default"] = _before(serve, [text], preprocess)
+    if not any(spec.dtype.name in _IDS for spec in specs):
+        return functions
+    for dtype in _IDS:
+        ids = [
+            tf.TensorSpec(spec.shape, dtype, name=spec.name)
+            if spec.dtype.name in _IDS
+            else spec
+            for spec in specs
+        ]
+        if ids != list(specs):
+            functions[f"serving_default_{dtype}"] = _before(serve, ids)
+        elif preprocess is not None:
+            functions[f"serving_default_{dtype}"] = serve
+    return functions
+
+
+def _before(serve, specs, preprocess=None):
+    """Returns a function of other inputs that calls `serve` with its own."""
+    import tensorflow as tf
+
+    def call(*inputs):
+        if preprocess is not None:
+            inputs = [preprocess(inputs[0])]
+        pairs = zip(inputs, serve.input_signature, strict=True)
+        return serve(*[_as(tensor, spec) for tensor, spec in pairs])
+
+    return tf.function(call, input_signature=specs)
+
+
+def _as(tensor, spec):
+    """Returns a tensor with the dtype and the shape of an input."""
+    import tensorflow as tf
+
+    if tensor.dtype == tf.int64 and spec.dtype == tf.int32:
+        # A cast would drop the upper bits, and find the row of another id.
+        tensor = tf.clip_by_value(tensor, tf.int32.min, tf.int32.max)
+    return tf.ensure_shape(tf.cast(tensor, spec.dtype), spec.shape)
+
+
+def checked_signatures(signatures):
+    """Returns the user's functions, or raises unless they can be served."""
+    import tensorflow as tf
+
+    for name, function in (signatures or {}).items():
+        specs = getattr(function, "input_signature", None) or ()
+        names = [getattr(spec, "name", None) for spec in specs]
+        if (
+            not str(name).isidentifier()
+            or name.startswith("serving_default")
+            or not specs
+            or None in names
+            or len(set(names)) < len(names)
+            or not all(isinstance(spec, tf.TensorSpec) for spec in specs)
+            or any(spec.shape.rank is None for spec in specs)
+        ):
+            raise ValueError(
+                "`signatures` must map names that do not begin with "
+                "'serving_default' to functions made by "
+                "`tf.function(input_signature=...)`, of tensors of a known "
+                "rank with a name each. "
+                f"Received: {name!r}: {function!r}"
+            )
+    return dict(signatures or {})
+
+
+def examples_of(model, module, preprocess, signatures):
+    """Yields the name of a signature, inputs, and the outputs in Keras.
+
+    Inputs are dicts of NumPy arrays, outputs dicts of tensors.
+    """
+    import tensorflow as tf
+
+    def outputs_for(samples):
+        found = map(tf.constant, predictions(model, samples))
+        return dict(zip(output_names(model), found, strict=True))
+
+    functions = served_functions(module, preprocess)
+    if preprocess is not None:
+        functions.pop("serving_default")
+        inputs = preprocess(tf.constant(_TEXTS))
+        samples = {model.inputs[0].name: inputs}
+        yield "serving_default", {"text": _TEXTS}, outputs_for(samples)
+    for samples in sample_inputs(model) if functions else ():
+        outputs = outputs_for(samples)
+        for name, function in functions.items():
+            specs = function.input_signature
+            inputs = {
+                spec.name: samples[spec.name].astype(spec.dtype.as_numpy_dtype)
+                for spec in specs
+            }
+            yield name, inputs, outputs
+    for name, function in signatures.items():
+        inputs = {spec.name: _sample(spec) for spec in function.input_signature}
+        outputs = function(*map(tf.constant, inputs.values()))
+        if not isinstance(outputs, dict):
+            raise ValueError(
+                "`signatures` must return dicts of tensors. "
+                f"Received: {name!r}, which returns a {type(outputs).__name__}"
+            )
+        yield name, inputs, outputs
+
+
+def _sample(spec):
+    import tensorflow as tf
+
+    shape = [size or len(_TEXTS) for size in spec.shape]
+    if spec.dtype == tf.string:
+        return np.resize(_TEXTS, shape)
+    return np.zeros(shape, spec.dtype.as_numpy_dtype)
