@@ -9,6 +9,7 @@ from pathlib import Path
 from keras_embcomp.candidates import METHODS
 from keras_embcomp.compress import compress
 from keras_embcomp.deploy.litert import export_litert
+from keras_embcomp.deploy.litert_formats import FORMATS
 from keras_embcomp.deploy.serving import export_serving
 from keras_embcomp.deploy.verify import written_whole
 from keras_embcomp.plan import CompressionPlan
@@ -24,7 +25,7 @@ _EPILOG = """examples:
   keras-embcomp compress glove.txt glove.keras --ratio 16 --frequencies n.npy
   keras-embcomp report small.keras --baseline model.keras --plot report.png
   keras-embcomp sweep model.keras --ratios 4 16 64 --plot sweep.png
-  keras-embcomp export small.keras small.tflite --batch 1 --sequence 64
+  keras-embcomp export small.keras small.tflite --format int8 --batch 1
   keras-embcomp export small.keras served_model --version 3
 
 A MODEL is a .keras file, or a table: .npy, .npz, or the text of word2vec and
@@ -89,6 +90,12 @@ def _parser():
     )
     export.add_argument(
         "--version", type=int, help="of the served model; the next by default"
+    )
+    export.add_argument(
+        "--format",
+        default="float32",
+        choices=list(FORMATS),
+        help="of the tables in a .tflite file",
     )
     export.add_argument("--batch", type=int, help="fixed in a .tflite file")
     export.add_argument("--sequence", type=int, help="fixed in a .tflite file")
@@ -212,7 +219,11 @@ def _export(options):
     if suffix == ".tflite":
         output = _checked(options.output, options)
         written = export_litert(
-            model, output, batch=options.batch, sequence=options.sequence
+            model,
+            output,
+            options.format,
+            batch=options.batch,
+            sequence=options.sequence,
         )
         text = (
             f"{written.path}: {written.bytes:,} bytes, error "

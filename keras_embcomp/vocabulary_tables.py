@@ -31,9 +31,9 @@ class Table(NamedTuple):
 
 def tables_of(model, frequencies=None):
     """Returns the dense vocabulary tables of a model."""
-    found = places(model)
-    chosen = [place for place in found if _is_table(place.layer)]
+    chosen = dense_places(model)
     if not chosen:
+        found = places(model)
         looked = ", ".join(
             f"{path} ({type(layer).__name__}"
             f"{', quantized' if layer.quantization_mode else ''})"
@@ -51,6 +51,11 @@ def tables_of(model, frequencies=None):
         finite_table(f"the table of {path}", values)
         tables.append(Table(path, layer, values, None))
     return _with_counts(tables, frequencies)
+
+
+def dense_places(model):
+    """Returns the layers of a model that have a dense vocabulary table."""
+    return [place for place in places(model) if _is_table(place.layer)]
 
 
 def _is_table(layer):

@@ -24,7 +24,15 @@ def saved(tmp_path):
 def test_exports_by_the_suffix_of_the_output(saved, tmp_path, capsys):
     output = tmp_path / "model.tflite"
     assert main(["export", saved, str(output)]) == 0
-    assert f"{output.stat().st_size:,} bytes" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"{output.stat().st_size:,} bytes, error " in told
+    assert " ms a call" in told
+    small = tmp_path / "small.tflite"
+    fixed = ["--batch", "1", "--sequence", "3", "--format", "int8", "--json"]
+    assert main(["export", saved, str(small), *fixed]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["bytes"] == small.stat().st_size
+    assert 1e-4 < told["error"] < 0.05
     folder = tmp_path / "served"
     assert main(["export", saved, str(folder), "--version", "3"]) == 0
     assert (folder / "3" / "saved_model.pb").exists()

@@ -1,5 +1,6 @@
 """Export to LiteRT (TensorFlow Lite): one file, builtin operations only."""
 
+import itertools
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +9,9 @@ import keras
 import numpy as np
 
 from keras_embcomp.checks import positive_int
+from keras_embcomp.deploy.litert_calibration import samples_of
 from keras_embcomp.deploy.litert_files import builtin_operations, converted
+from keras_embcomp.deploy.litert_formats import FORMATS, formatted
 from keras_embcomp.deploy.verify import (
     check_exportable,
     input_shapes,
@@ -20,6 +23,7 @@ from keras_embcomp.deploy.verify import (
 )
 
 _CALLS = 20
+_COMPARED = 8
 
 
 class LiteRTExport(NamedTuple):
@@ -45,7 +49,13 @@ class LiteRTExport(NamedTuple):
 
 
 def export_litert(
-    model, path, batch=None, sequence=None, signatures=None
+    model,
+    path,
+    table_format="float32",
+    batch=None,
+    sequence=None,
+    representative_data=None,
+    signatures=None,
 ) -> LiteRTExport:
     """Writes a model as a `.tflite` file and checks it against Keras.
 
@@ -57,10 +67,20 @@ def export_litert(
     Args:
         model: Functional or Sequential Keras model.
         path: File to write, in a folder that exists.
+        table_format: `"float32"`, `"float16"`, `"int8"` or `"int4"`: how the
+            vocabulary tables are stored, those of compressed layers and of
+            plain `Embedding`, `ReversibleEmbedding` and `Dense` layers; a
+            layer that is quantized stays as it is. With `"float16"`, all
+            weights. The model itself does not change.
         batch: Integer. Fixes the first size of all inputs, as browsers and
             recurrent layers need it; `None` leaves it free.
         sequence: Integer. Fixes the second size of all inputs where it is
             free.
+        representative_data: Iterable of samples of the inputs, each a dict of
+            arrays by name, or the array of the only input: 200 are used. The
+            converter then computes in 8 bits wherever it can, activations too,
+            and stores the tables so, with a scale for each. It needs
+            `table_format="int8"`.
         signatures: Dict of more models to call in the file, by name. Layers
             that they share with `model` are stored once.
 
@@ -79,18 +99,43 @@ def export_litert(
             f"Received: path={path}"
         )
     models = {"serving_default": model, **_checked_signatures(signatures)}
+    if table_format not in FORMATS:
+        raise ValueError(
+            f"`table_format` must be one of {', '.join(FORMATS)}. "
+            f"Received: table_format={table_format!r}"
+        )
     sizes = {"batch": batch, "sequence": sequence}
     for one in models.values():
         check_exportable(one)
     _check_sizes(models.values(), sizes)
+    samples = _checked_samples(representative_data, table_format, models, sizes)
     interpreter_class = _interpreter_class()
+    from keras_embcomp.deploy.litert_tables import FileTables
+
     with written_whole(path) as temporary:
-        content = converted(models, sizes)
+        if samples is None:
+            rounded = formatted(models, table_format)
+        else:
+            rounded = models
+        halves = table_format == "float16"
+        tables = FileTables(halves, ranges=samples is not None)
+        names = {
+            name: [spec.name for spec in one.inputs]
+            for name, one in models.items()
+        }
+        content = converted(rounded, names, sizes, tables, samples)
+        content = tables.filled(content)
         operations = builtin_operations(content)
         # One thread: it compares with other machines, and with itself.
         interpreter = interpreter_class(model_content=content, num_threads=1)
         cases = [
-            _compared(interpreter.get_signature_runner(name), one, one, sizes)
+            _compared(
+                interpreter.get_signature_runner(name),
+                one,
+                rounded[name],
+                samples or sample_inputs(one, **sizes),
+                tables.tolerance,
+            )
             for name, one in models.items()
         ]
         temporary.write_bytes(content)
@@ -139,15 +184,41 @@ def _check_sizes(models, sizes):
                 )
 
 
-def _compared(runner, model, rounded, sizes):
-    """Returns what a signature differs, its error, and its milliseconds."""
+def _checked_samples(data, table_format, models, sizes):
+    if data is None:
+        return None
+    if table_format != "int8" or len(models) > 1:
+        raise ValueError(
+            "`representative_data` must come with table_format='int8' and "
+            f"without `signatures`. Received: table_format={table_format!r}, "
+            f"{len(models) - 1} signatures"
+        )
+    (model,) = models.values()
+    return samples_of(data, model, input_shapes(model, **sizes))
+
+
+def _compared(runner, model, rounded, inputs, tolerance):
+    """Returns what a signature differs, its error, and its milliseconds.
+
+    Args:
+        runner: Of the signature.
+        model: The model as it was given.
+        rounded: The model with the rounding of the file.
+        inputs: Iterable of dicts of arrays by name.
+        tolerance: That of `largest_difference`.
+    """
     difference, squares, total, latency = 0.0, 0.0, 0.0, None
     names = output_names(rounded)
-    for samples in sample_inputs(model, **sizes):
+    for samples in itertools.islice(inputs, _COMPARED):
         found = runner(**samples)
-        found = [found[name] for name in names]
-        expected = predictions(rounded, samples)
-        difference = max(difference, largest_difference(expected, found))
+        found = [found[name].astype("float32") for name in names]
+        copies = [spec.name for spec in rounded.inputs]
+        expected = predictions(
+            rounded, dict(zip(copies, samples.values(), strict=True))
+        )
+        difference = max(
+            difference, largest_difference(expected, found, tolerance)
+        )
         for one, other in zip(predictions(model, samples), found, strict=True):
             known = np.isfinite(one)
             squares += np.sum(np.square(one[known] - other[known]))

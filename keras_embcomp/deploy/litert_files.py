@@ -1,27 +1,43 @@
 """Files of LiteRT: what the converter writes, and what it holds."""
 
+import functools
+import hashlib
 import re
 import tempfile
 
 from keras_embcomp.deploy.tracing import traced_function
 
 _ACTIVATIONS = ("Relu", "Relu6", "Maximum", "Minimum")
+_HISTORY = b"CONVERSION_METADATA"
 _SAME_NUMBERS = ("Identity", "Reshape", "Transpose")
 
 
-def converted(models, sizes) -> bytes:
+def converted(models, names, sizes, tables, samples=None) -> bytes:
     """Returns a file with a signature for each model of a dict.
+
+    Args:
+        models: Dict of Keras models.
+        names: Dict of the names of their inputs.
+        sizes: Dict of the sizes that `traced_function` fixes.
+        tables: `FileTables`.
+        samples: List of dicts of inputs. If given, the file computes in 8
+            bits where it can.
 
     Raises:
         ValueError: if a model needs an operation that is not builtin.
     """
     import tensorflow as tf
-    from tensorflow.lite.python.convert_phase import ConverterError
 
     # Without a module that has the weights the converter writes none.
     module = tf.Module()
     module.functions = {
-        name: traced_function(model, **sizes, finish=_keep_activations)
+        name: traced_function(
+            model,
+            **sizes,
+            input_names=names[name],
+            file_tables=None if samples else tables,
+            finish=_keep_activations,
+        )
         for name, model in models.items()
     }
     module.weights = [v.value for m in models.values() for v in m.variables]
@@ -30,25 +46,35 @@ def converted(models, sizes) -> bytes:
         for function in module.functions.values()
     ]
     if len(functions) == 1:
-        converter = tf.lite.TFLiteConverter.from_concrete_functions(
-            functions, module
+        return _converted(
+            tf.lite.TFLiteConverter.from_concrete_functions(functions, module),
+            tables.halves,
+            samples,
         )
-        return _converted(converter, ConverterError)
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures=module.functions)
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=list(models)
         )
-        return _converted(converter, ConverterError)
+        return _converted(converter, tables.halves, samples)
 
 
-def _converted(converter, error_class):
+def _converted(converter, halves, samples):
     import tensorflow as tf
+    from tensorflow.lite.python.convert_phase import ConverterError
 
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    kinds = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if halves:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+    if samples:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: iter(samples)
+        kinds = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, *kinds]
+    converter.target_spec.supported_ops = kinds
     try:
         return converter.convert()
-    except error_class as error:
+    except ConverterError as error:
         raise ValueError(
             "`model` must need builtin LiteRT operations only. "
             f"Received: a model that needs {_needed(str(error))}. "
@@ -100,6 +126,71 @@ def _is_weight(tensor):
     ):
         op = op.inputs[0].op
     return op.type in ("Const", "ReadVariableOp")
+
+
+def edited(content, edit) -> bytes:
+    """Returns a file after a function changed it, with equal buffers once.
+
+    Args:
+        content: The file.
+        edit: Function of the file as an object of the schema, a `ModelT`.
+    """
+    import flatbuffers
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    edit(model)
+    _without_repetition(model)
+    for buffer in model.buffers:
+        if buffer.data is not None:
+            buffer.Pack = functools.partial(_packed_aligned, buffer, schema)
+    size = sum(len(b.data) for b in model.buffers if b.data is not None)
+    builder = flatbuffers.Builder(size + 2**20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _without_repetition(model):
+    """Drops names within a graph, and buffers that are empty or repeated."""
+    old, model.buffers = model.buffers, model.buffers[:1]
+    places = {}
+
+    def place(index):
+        data = old[index].data
+        if data is None or not len(data):
+            return 0
+        digest = hashlib.sha256(data).digest()
+        if digest not in places:
+            places[digest] = len(model.buffers)
+            model.buffers.append(old[index])
+        return places[digest]
+
+    model.metadata = [
+        entry for entry in model.metadata or [] if entry.name != _HISTORY
+    ]
+    for entry in model.metadata:
+        entry.buffer = place(entry.buffer)
+    for graph in model.subgraphs:
+        named = {*graph.inputs, *graph.outputs}
+        for index, tensor in enumerate(graph.tensors):
+            tensor.buffer = place(tensor.buffer)
+            if index not in named:
+                tensor.name = None
+            quantization = tensor.quantization
+            if quantization is not None and quantization.scale is None:
+                tensor.quantization = None
+
+
+def _packed_aligned(buffer, schema, builder):
+    """Writes a buffer where the schema wants it, which its code forgets."""
+    data = bytes(bytearray(buffer.data))
+    builder.StartVector(1, len(data), 16)
+    builder.head -= len(data)
+    builder.Bytes[builder.head : builder.head + len(data)] = data
+    vector = builder.EndVector()
+    schema.BufferStart(builder)
+    schema.BufferAddData(builder, vector)
+    return schema.BufferEnd(builder)
 
 
 def builtin_operations(content: bytes) -> tuple[str, ...]:

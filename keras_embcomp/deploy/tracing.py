@@ -5,22 +5,31 @@ from keras_embcomp.numerics.backends import for_export
 
 
 def traced_function(
-    model, preprocess=None, batch=None, sequence=None, finish=None
+    model,
+    preprocess=None,
+    batch=None,
+    sequence=None,
+    input_names=None,
+    file_tables=None,
+    finish=None,
 ):
     """Returns a `tf.function` that is the model, named inside and out.
 
-    Its inputs have the names of the model's inputs, or `text` if a module
-    comes before it; it returns a dict with the names of the model's outputs.
-    Sizes that are given are fixed, as in `input_shapes`. When the model is
-    traced, `finish` is called in its graph.
+    Its inputs have the names of the model's inputs, if not `input_names`, or
+    `text` if a module comes before it; it returns a dict with the names of the
+    model's outputs.
+    Sizes that are given are fixed, as in `input_shapes`; `file_tables` is for
+    `for_export`. When the model is traced, `finish` is called in its graph.
     """
     import tensorflow as tf
 
     if preprocess is None:
+        if input_names is None:
+            input_names = [spec.name for spec in model.inputs]
         shapes = input_shapes(model, batch, sequence)
         specs = [
-            tf.TensorSpec(shapes[spec.name], spec.dtype, name=spec.name)
-            for spec in model.inputs
+            tf.TensorSpec(shapes[spec.name], spec.dtype, name=name)
+            for spec, name in zip(model.inputs, input_names, strict=True)
         ]
     else:
         specs = [tf.TensorSpec((batch,), tf.string, name="text")]
@@ -30,7 +39,7 @@ def traced_function(
         inputs = list(inputs)
         if preprocess is not None:
             inputs = [preprocess(inputs[0])]
-        with for_export():
+        with for_export(file_tables):
             outputs = dict(zip(names, call(model, inputs), strict=True))
         if finish is not None:
             finish()

@@ -87,7 +87,7 @@ def sample_inputs(model, seed=0, batch=None, sequence=None):
 
 def call(model, inputs):
     """Returns the list of a model's outputs for a list of its inputs."""
-    if len(inputs) == 1:
+    if isinstance(model, keras.Sequential):
         (inputs,) = inputs
     else:
         inputs = keras.tree.pack_sequence_as(model.input, inputs)
@@ -110,8 +110,14 @@ def predictions(model, samples):
     return [keras.ops.convert_to_numpy(output) for output in outputs]
 
 
-def largest_difference(expected, found):
-    """Returns the largest difference, or raises if it is more than rounding."""
+def largest_difference(expected, found, tolerance=_TOLERANCE):
+    """Returns the largest difference, or raises if it is more than rounding.
+
+    Args:
+        expected: List of arrays.
+        found: List of arrays.
+        tolerance: What is rounding, as a share of the largest number.
+    """
     difference = 0.0
     for one, other in zip(expected, found, strict=True):
         one, other = one.astype("float32"), other.astype("float32")
@@ -120,12 +126,13 @@ def largest_difference(expected, found):
         # A mean over padding alone is NaN in Keras too.
         largest = np.max(np.abs(one[np.isfinite(one)]), initial=0.0)
         if not np.allclose(
-            one, other, rtol=0, atol=_TOLERANCE * largest, equal_nan=True
+            one, other, rtol=0, atol=tolerance * largest, equal_nan=True
         ):
             raise RuntimeError(
                 "The exported model differs from the Keras model by "
-                f"{difference:.3g}, so it was not written. This is a fault of "
-                "the converter: please report the model's layers."
+                f"{difference:.3g}, where {tolerance * largest:.3g} would be "
+                "rounding, so it was not written. This is a fault of the "
+                "converter: please report the model's layers."
             )
     return difference
 

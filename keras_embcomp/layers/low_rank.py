@@ -8,7 +8,7 @@ from keras_embcomp.layers.base import CompressedEmbedding
 from keras_embcomp.layers.base_softmax import CompressedSoftmax
 from keras_embcomp.numerics.lookup import from_the_end_once, take_rows
 from keras_embcomp.numerics.low_rank import truncated_svd
-from keras_embcomp.numerics.tables import in_numpy, whole
+from keras_embcomp.numerics.tables import in_numpy, times_rows, whole
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
@@ -253,10 +253,7 @@ class LowRankSoftmax(CompressedSoftmax):
 
 
 def _logits(hidden, embeddings, projection):
-    projection = whole(projection, hidden.dtype, hidden)
-    narrow = ops.matmul(hidden, ops.transpose(projection))
-    embeddings = whole(embeddings, hidden.dtype, hidden)
-    return ops.matmul(narrow, ops.transpose(embeddings))
+    return times_rows(times_rows(hidden, projection), embeddings)
 
 
 def _product(embeddings, projection):

@@ -6,25 +6,37 @@ import contextvars
 import keras
 
 _exporting = contextvars.ContextVar("exporting", default=False)
+_file_tables = contextvars.ContextVar("file_tables", default=None)
 
 
 @contextlib.contextmanager
-def for_export():
+def for_export(file_tables=None):
     """Within it, calls are traced into a file that is to be small.
 
     Lookups are plain gathers, which refuse negative ids, and nothing is
     computed beforehand that a converter would store as a constant.
+
+    Args:
+        file_tables: What puts tables into the file in a form of its own, with
+            methods `rows(table, ids)` and `product(hidden, table)`; `None` if
+            they are ordinary weights there.
     """
-    token = _exporting.set(True)
+    tokens = _exporting.set(True), _file_tables.set(file_tables)
     try:
         yield
     finally:
-        _exporting.reset(token)
+        _exporting.reset(tokens[0])
+        _file_tables.reset(tokens[1])
 
 
 def exporting() -> bool:
     """Returns whether a call is being traced into a file."""
     return _exporting.get()
+
+
+def tables_in_file():
+    """Returns the `file_tables` of the file that a call is traced into."""
+    return _file_tables.get()
 
 
 def compiled_by_tensorflow() -> bool:

@@ -5,7 +5,11 @@ import math
 import keras
 from keras import ops
 
-from keras_embcomp.numerics.backends import compiled_by_tensorflow, exporting
+from keras_embcomp.numerics.backends import (
+    compiled_by_tensorflow,
+    exporting,
+    tables_in_file,
+)
 from keras_embcomp.numerics.tables import RoundedTable
 
 
@@ -19,6 +23,8 @@ def take_rows(table, ids):
     optimizers of Keras square the pieces before they sum them. The reshape
     makes the gradient dense, hence equal to the other backends'.
     """
+    if tables_in_file() is not None:
+        return tables_in_file().rows(table, ids)
 
     def pick(rows):
         return gather_rows(ops.reshape(rows, rows.shape), ids)

@@ -5,7 +5,11 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_embcomp.numerics.backends import exporting, unfolded_rows
+from keras_embcomp.numerics.backends import (
+    exporting,
+    tables_in_file,
+    unfolded_rows,
+)
 from keras_embcomp.numerics.formats import (
     fitted_scales,
     packed,
@@ -59,7 +63,11 @@ class RoundedTable:
         Args:
             pick: Function that takes these rows of a variable.
         """
-        rows = self._decoded(pick(self.values), self._scales(pick))
+        return self._shaped(
+            self._decoded(pick(self.values), self._scales(pick))
+        )
+
+    def _shaped(self, rows):
         if len(self.shape) == 2:
             return rows
         return ops.reshape(rows, (*ops.shape(rows)[:-1], *self.shape[1:]))
@@ -96,6 +104,15 @@ class PackedTable(RoundedTable):
 
     def _decoded(self, values, scales):
         return unpacked(values, self.form, self.columns) * scales
+
+    def integers(self):
+        """Returns the integers as an int8 array of shape `(rows, columns)`."""
+        values = unpacked(self.values, self.form, self.columns)
+        return ops.convert_to_numpy(values).astype("int8")
+
+    def scaled(self, integers, pick):
+        """Returns picked rows, as `decoded`, from their integers."""
+        return self._shaped(integers * self._scales(pick))
 
     def _assign(self, rows):
         integers = rounded(rows, self._scales(), self.form)
@@ -137,6 +154,14 @@ def whole(table, dtype, inputs=None):
 
         table = table.decoded(pick)
     return ops.cast(table, dtype)
+
+
+def times_rows(hidden, table):
+    """Returns `hidden @ table.T` for a factor of shape `(rows, columns)`."""
+    if tables_in_file() is not None:
+        return tables_in_file().product(hidden, table)
+    rows = whole(table, hidden.dtype, hidden)
+    return ops.matmul(hidden, ops.transpose(rows))
 
 
 def rows_of(table, pick, dtype):

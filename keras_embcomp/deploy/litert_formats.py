@@ -1,0 +1,170 @@
+"""Copies of models whose vocabulary tables have a format of LiteRT files."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_embcomp.cloning import compressed_places, is_embedding, replaced
+from keras_embcomp.layers.base import CompressedEmbedding
+from keras_embcomp.layers.base_softmax import CompressedSoftmax
+from keras_embcomp.layers.dense import dense_parts, embedding_parts
+from keras_embcomp.numerics.formats import (
+    Format,
+    fitted_scales,
+    packed,
+    rounded,
+    scales_of,
+)
+from keras_embcomp.numerics.lookup import take_rows
+from keras_embcomp.numerics.tables import PackedTable, times_rows
+from keras_embcomp.vocabulary_tables import dense_places
+
+FORMATS = {"float32": None, "float16": None, "int8": 8, "int4": 4}
+
+
+def formatted(models, table_format):
+    """Returns copies of models that have the rounding of a format.
+
+    Args:
+        models: Dict of models, which may share layers; so will the copies.
+        table_format: A key of `FORMATS`.
+    """
+    if table_format == "float32":
+        return models
+    joint = _joint(list(models.values()))
+    bits = FORMATS[table_format]
+    copy = replaced(
+        joint,
+        {id(layer): _stored(layer, bits) for _, layer in dense_places(joint)},
+    )
+    if bits is None:
+        for variable in copy.variables:
+            if variable.dtype == "float32":
+                variable.assign(_half(variable))
+    else:
+        for _, layer in compressed_places(copy):
+            _quantize(layer, table_format)
+    return _parts(copy, models)
+
+
+def _joint(models):
+    """Returns one model with the inputs and outputs of several."""
+    if len(models) == 1:
+        return models[0]
+    outputs = [tensor for m in models for tensor in m.outputs]
+    return keras.Model(_inputs(models), outputs)
+
+
+def _inputs(models):
+    """Returns the inputs of models, each once."""
+    found = {id(tensor): tensor for m in models for tensor in m.inputs}
+    return list(found.values())
+
+
+def _parts(copy, models):
+    """Returns the models that a copy of `_joint` is made of."""
+    if len(models) == 1:
+        return dict.fromkeys(models, copy)
+    old = [id(tensor) for tensor in _inputs(models.values())]
+    inputs = dict(zip(old, copy.inputs, strict=True))
+    outputs = iter(copy.outputs)
+    return {
+        name: keras.Model(
+            [inputs[id(tensor)] for tensor in model.inputs],
+            [next(outputs) for _ in model.outputs],
+        )
+        for name, model in models.items()
+    }
+
+
+def _half(variable):
+    with np.errstate(over="ignore"):
+        values = ops.convert_to_numpy(variable).astype("float16")
+    if not np.isfinite(values).all():
+        raise ValueError(
+            "`table_format` must not be 'float16' for numbers above 65,504. "
+            f"Received: a model with such a weight, {variable.path}"
+        )
+    return values
+
+
+def _quantize(layer, mode):
+    if isinstance(layer, (_StoredEmbedding, _StoredDense)):
+        return
+    if layer.quantization_mode is None and layer._factors:
+        layer.quantize(mode)
+
+
+def _stored(layer, bits):
+    """Returns a layer with the table of a dense one in some bits."""
+    if is_embedding(layer):
+        table, arguments = embedding_parts(layer)
+        stored = _StoredEmbedding(table, bits, **arguments)
+        stored.build()
+    else:
+        table, arguments = dense_parts(layer)
+        bias = arguments.pop("bias")
+        stored = _StoredDense(table, bits, **arguments)
+        stored.build((None, table.shape[1]))
+        stored.set_bias(bias)
+    return stored
+
+
+def _packed(layer, table, bits):
+    """Returns a variable of a layer, or variables that hold it by rows."""
+
+    def add(name, values):
+        weight = layer.add_weight(
+            name=name,
+            shape=values.shape,
+            dtype=str(values.dtype),
+            trainable=False,
+            autocast=False,
+        )
+        weight.assign(values)
+        return weight
+
+    if bits is None:
+        return add("table", table.astype("float32"))
+    form = Format(bits, None)
+    column_scales, steps = fitted_scales(table, form)
+    scales = scales_of(column_scales, steps, form, table.shape[1])
+    integers = ops.convert_to_numpy(rounded(table, scales, form))
+    return PackedTable(
+        add("integers", packed(integers, form)),
+        add("column_scales", column_scales),
+        None if steps is None else add("row_steps", steps),
+        form,
+        table.shape,
+    )
+
+
+class _StoredEmbedding(CompressedEmbedding):
+    """An `Embedding` whose table is packed."""
+
+    def __init__(self, table, bits, **kwargs):
+        super().__init__(*table.shape, **kwargs)
+        self._first = table, bits
+
+    def build(self, input_shape=None):
+        self.table = _packed(self, *self._first)
+
+    def rows(self, ids):
+        return ops.cast(take_rows(self.table, ids), self.compute_dtype)
+
+    def logits(self, hidden):
+        return times_rows(hidden, self.table)
+
+
+class _StoredDense(CompressedSoftmax):
+    """A `Dense` whose transposed kernel is packed."""
+
+    def __init__(self, table, bits, **kwargs):
+        super().__init__(len(table), **kwargs)
+        self._first = table, bits
+
+    def build_table(self, width):
+        self.table = _packed(self, *self._first)
+
+    def logits(self, hidden):
+        return times_rows(hidden, self.table)

@@ -1,0 +1,216 @@
+"""Tables in a LiteRT file: integers of 8 and 4 bits, and halves.
+
+The converter knows no integers of 4 bits, and no products with integers. So a
+model is traced with floats in their place, each with a mark, and they are
+exchanged in the finished file. Scales of rows stay tensors of the model: in the
+file's own form they would take 12 bytes a row, where ours take one.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_embcomp.deploy.litert_files import edited
+from keras_embcomp.numerics.backends import unfolded_rows
+from keras_embcomp.numerics.formats import Format, scales_of
+from keras_embcomp.numerics.tables import PackedTable
+
+_MARK = (2_718_281.0, -3_141_592.0, 1_618_033.0)
+
+
+@tf.function(experimental_implements="embedding_matmul", autograph=False)
+def _integers_of(table, ids):
+    """The converter makes an `EMBEDDING_LOOKUP` of it."""
+    return tf.cast(tf.gather(table, ids), "float32")
+
+
+class _Stored(NamedTuple):
+    """Columns of a packed table, to be stored as they are."""
+
+    table: PackedTable
+    start: int
+    stop: int
+
+    @property
+    def width(self):
+        """Columns in the file: of 4 bits there are two a byte."""
+        width = self.stop - self.start
+        return width + width % 2 if self.table.form.bits == 4 else width
+
+    def integers(self):
+        """Returns the integers, with a column of zeros if that is needed."""
+        integers = self.table.integers()[:, self.start : self.stop]
+        missing = self.width - integers.shape[1]
+        return np.pad(integers, ((0, 0), (0, missing)))
+
+
+class FileTables:
+    """What traces lookups and products, and fills the file afterwards.
+
+    Args:
+        halves: Whether tables of floats are stored as float16.
+        ranges: Whether the converter rounds all numbers by their ranges.
+    """
+
+    def __init__(self, halves=False, ranges=False):
+        self.halves = halves
+        self._ranges = ranges
+        self._stored = []
+        self._numbers = {}
+        self._products = False
+
+    def rows(self, table, ids):
+        """Returns rows of a table, as `take_rows`."""
+
+        def pick(rows):
+            return tf.gather(tf.convert_to_tensor(rows), ids)
+
+        if not isinstance(table, PackedTable):
+            if self.halves and hasattr(table, "value"):
+                return _rows_of_halves(table, ids)
+            return pick(table)
+        if table.form.bits == 8 or not hasattr(table.values, "value"):
+            # A gather of bytes takes half the time of an EMBEDDING_LOOKUP.
+            return table.decoded(pick)
+        number = self._number(table, 0, table.columns)
+        stored = self._stored[number]
+        height = -(-4 * (len(_MARK) + 1) // stored.width)
+        mark = np.zeros(height * stored.width, "int8")
+        marked = _mark(number).view("int8")
+        mark[: len(marked)] = marked
+        flat = tf.cast(tf.reshape(ids, (-1,)), "int32")
+        found = _integers_of(mark.reshape(height, stored.width), flat)
+        found = found[:, : table.columns]
+        lead = tf.shape(ids)
+        found = tf.reshape(found, tf.concat([lead, [table.columns]], 0))
+        return table.scaled(found, pick)
+
+    def product(self, hidden, table):
+        """Returns `hidden @ table.T`, as `times_rows`."""
+        if not isinstance(table, PackedTable):
+            table = tf.cast(tf.convert_to_tensor(table), hidden.dtype)
+            return tf.matmul(hidden, table, transpose_b=True)
+        self._products = True
+        lead, columns = tf.shape(hidden)[:-1], table.columns
+        scaled = hidden * tf.cast(table.column_scales, hidden.dtype)
+        scaled = tf.reshape(scaled, (-1, columns))
+        width = table.form.width_of_block(columns)
+        sums = 0.0
+        for block, start in enumerate(range(0, columns, width)):
+            stop = min(start + width, columns)
+            number = self._number(table, start, stop)
+            missing = self._stored[number].width - (stop - start)
+            part = tf.pad(scaled[:, start:stop], ((0, 0), (0, missing)))
+            marked = np.zeros((table.shape[0], part.shape[1]), "float32")
+            marked.flat[: len(_MARK) + 1] = _mark(number)
+            found = tf.matmul(part, tf.constant(marked), transpose_b=True)
+            if table.steps is not None:
+                found = found * _scales_of_rows(table, block, hidden)
+            sums = sums + found
+        return tf.reshape(sums, tf.concat([lead, [table.shape[0]]], 0))
+
+    def _number(self, table, start, stop):
+        key = id(table.values), start, stop
+        if key not in self._numbers:
+            self._numbers[key] = len(self._stored)
+            self._stored.append(_Stored(table, start, stop))
+        return self._numbers[key]
+
+    @property
+    def tolerance(self):
+        """What rounding may change, as a share of the largest output.
+
+        Products with integers round the hidden states to 8 bits as well.
+        """
+        if self._ranges:
+            return 0.25
+        return 0.05 if self._products else 1e-4
+
+    def filled(self, content) -> bytes:
+        """Returns a file with the tables in the places that have marks."""
+        return edited(content, self._fill)
+
+    def _fill(self, file):
+        from tensorflow.lite.python import schema_py_generated as schema
+
+        buffers = {}
+        for graph in file.subgraphs:
+            for index, tensor in enumerate(graph.tensors):
+                data = file.buffers[tensor.buffer].data
+                number = _number_of(data)
+                if number is None:
+                    continue
+                stored = self._stored[number]
+                if number not in buffers:
+                    bits = stored.table.form.bits
+                    buffer = schema.BufferT()
+                    buffer.data = _bytes_of(stored.integers(), bits)
+                    file.buffers.append(buffer)
+                    buffers[number] = len(file.buffers) - 1
+                _make_integers(tensor, stored, buffers[number], schema)
+                _check_users(graph, index, schema)
+        for buffer in file.buffers:
+            if _number_of(buffer.data) is not None:
+                buffer.data = None
+
+
+def _rows_of_halves(table, ids):
+    """Returns rows of a variable that the file holds as float16.
+
+    The bits are gathered as integers: of a table of float16 the converter
+    would make one of float32, in memory, before the gather.
+    """
+    bits = tf.bitcast(tf.cast(table.value, "float16"), "int16")
+    rows = tf.bitcast(tf.gather(bits, ids), "float16")
+    return tf.cast(rows, "float32")
+
+
+def _scales_of_rows(table, block, inputs):
+    """Returns the scales of rows in a block, of shape `(1, rows)`."""
+    steps = unfolded_rows(tf.convert_to_tensor(table.steps), inputs)
+    steps = tf.reshape(steps[:, block], (-1, 1))
+    one = np.ones(1, "float32")
+    scales = scales_of(one, steps, Format(table.form.bits, None), 1)
+    return tf.reshape(scales, (1, -1))
+
+
+def _mark(number):
+    return np.array([*_MARK, number], "float32")
+
+
+def _number_of(data):
+    """Returns the number of a mark, or `None` if there is none."""
+    mark = np.array(_MARK, "float32").tobytes()
+    if data is None or bytes(data[: len(mark)]) != mark:
+        return None
+    number = bytes(data[len(mark) : len(mark) + 4])
+    return int(np.frombuffer(number, "float32")[0])
+
+
+def _bytes_of(integers, bits):
+    if bits == 8:
+        return integers.reshape(-1).view("uint8")
+    nibbles = integers.reshape(-1).astype("uint8") & 15
+    return nibbles[::2] | (nibbles[1::2] << 4)
+
+
+def _make_integers(tensor, stored, buffer, schema):
+    bits = stored.table.form.bits
+    tensor.type = (
+        schema.TensorType.INT8 if bits == 8 else schema.TensorType.INT4
+    )
+    tensor.shape = [stored.table.shape[0], stored.width]
+    tensor.buffer = buffer
+    tensor.quantization = schema.QuantizationParametersT()
+    tensor.quantization.scale = np.ones(1, "float32")
+    tensor.quantization.zeroPoint = np.zeros(1, "int64")
+
+
+def _check_users(graph, index, schema):
+    for operator in graph.operators:
+        if index not in list(operator.inputs):
+            continue
+        options = operator.builtinOptions
+        if isinstance(options, schema.FullyConnectedOptionsT):
+            options.asymmetricQuantizeInputs = True

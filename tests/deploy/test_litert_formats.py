@@ -1,0 +1,196 @@
+"""Tables of 16, 8 and 4 bits in `.tflite` files."""
+
+import keras
+import numpy as np
+import pytest
+from test_formats import BOTH, VOCABULARY, WIDTH, made, model_of
+
+from keras_embcomp import LowRankEmbedding, TTEmbedding, export_litert
+
+pytestmark = pytest.mark.tensorflow_only
+FORMATS = ("float16", "int8", "int4")
+# Relative, of random tables; three factors or more may each lose a share.
+LOST = {"float16": 2e-3, "int8": 0.03, "int4": 0.35}
+
+
+def interpreter(path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    return Interpreter(model_path=str(path))
+
+
+def constants(path):
+    """Returns names of dtypes and byte counts of the tensors in a file."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    file = schema.ModelT.InitFromObj(
+        schema.Model.GetRootAs(path.read_bytes(), 0)
+    )
+    names = {v: k for k, v in vars(schema.TensorType).items()}
+    return {
+        (names[tensor.type], len(file.buffers[tensor.buffer].data))
+        for graph in file.subgraphs
+        for tensor in graph.tensors
+        if file.buffers[tensor.buffer].data is not None
+    }
+
+
+def tied(layer, width, vocabulary=None):
+    """A model with a table on both sides."""
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    hidden = keras.layers.Dense(width, activation="tanh")(layer(ids))
+    return keras.Model(ids, layer(hidden, reverse=True))
+
+
+@BOTH
+def test_every_layer_is_exported_in_every_format(case, tmp_path):
+    model = model_of(case, made(case))
+    weights = model.get_weights()
+    sizes = []
+    for table_format in ("float32", *FORMATS):
+        path = tmp_path / f"{table_format}.tflite"
+        written = export_litert(model, path, table_format)
+        assert written.error < LOST.get(table_format, 1e-5)
+        sizes.append(written.bytes)
+    assert sizes[1] < sizes[0]
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("width", [63, 64, 300])
+def test_a_plain_embedding_has_rows_of_few_bytes(width, tmp_path):
+    ids = keras.Input((None,), dtype="int64", name="ids")
+    layer = keras.layers.Embedding(3_000, width, mask_zero=True)
+    model = keras.Model(ids, layer(ids))
+    sizes = {}
+    for table_format in ("float32", *FORMATS):
+        path = tmp_path / f"{table_format}.tflite"
+        written = export_litert(model, path, table_format)
+        assert written.max_difference < 1e-6
+        sizes[table_format] = written.bytes
+        if table_format == "int4":
+            assert "EMBEDDING_LOOKUP" in written.operations
+            half = (width + 1) // 2
+            assert ("INT4", 3_000 * half) in constants(path)
+        if table_format == "int8":
+            assert ("INT8", 3_000 * width) in constants(path)
+    assert 7 * sizes["int4"] < sizes["float32"]
+    assert 3.8 * sizes["int8"] < sizes["float32"]
+    assert 1.9 * sizes["float16"] < sizes["float32"]
+
+
+def test_ids_out_of_range_are_refused_in_every_format(tmp_path):
+    ids = keras.Input((2,), dtype="int32", name="ids")
+    model = keras.Model(ids, keras.layers.Embedding(50, 8)(ids))
+    for table_format in FORMATS:
+        path = tmp_path / f"{table_format}.tflite"
+        export_litert(model, path, table_format)
+        runner = interpreter(path).get_signature_runner()
+        for wrong in (-1, 50):
+            with pytest.raises(RuntimeError):
+                runner(ids=np.array([[1, wrong]], "int32"))
+
+
+@pytest.mark.parametrize("table_format", FORMATS)
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: keras.layers.ReversibleEmbedding(4_000, 96),
+        lambda: LowRankEmbedding(4_000, 96, 64),
+    ],
+    ids=["dense", "low rank"],
+)
+def test_a_tied_table_is_stored_once(layer, table_format, tmp_path):
+    model = tied(layer(), 96)
+    written = export_litert(model, tmp_path / "a.tflite", table_format)
+    bits = {"float16": 16, "int8": 8, "int4": 4}[table_format]
+    table = bits * 4_000 * (96 if "Reversible" in str(model.layers) else 64)
+    others = 4 * 96 * 97 + 4 * 64 * 96 + 25_000
+    assert table / 8 < written.bytes < table / 8 + others
+    assert 0 < written.error < LOST[table_format]
+
+
+def test_a_dense_head_is_stored_by_rows(tmp_path):
+    hidden = keras.Input((5, 64), name="hidden")
+    head = keras.layers.Dense(3_000, activation="softmax", name="words")
+    model = keras.Model(hidden, head(hidden))
+    head.bias.assign(np.linspace(-1, 1, 3_000))
+    written = export_litert(model, tmp_path / "a.tflite", "int4")
+    assert 3_000 * 32 < written.bytes < 3_000 * (32 + 1 + 4) + 8_000
+    states = np.random.default_rng(0).normal(size=(1, 5, 64))
+    states = states.astype("float32")
+    runner = interpreter(written.path).get_signature_runner()
+    found = runner(hidden=states)["words"]
+    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
+    assert np.corrcoef(found.flat, np.ravel(model(states)))[0, 1] > 0.98
+
+
+def test_tensor_trains_take_what_was_promised(tmp_path):
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    model = keras.Model(ids, TTEmbedding(50_000, 128, tt_ranks=16)(ids))
+    floats = export_litert(model, tmp_path / "a.tflite")
+    assert floats.bytes <= 200_000
+    integers = export_litert(model, tmp_path / "b.tflite", "int8")
+    assert integers.bytes <= 55_000
+    assert integers.error < LOST["int8"]
+
+
+def test_a_layer_that_is_quantized_stays_as_it_is(tmp_path):
+    layer = LowRankEmbedding(VOCABULARY, WIDTH, 4)
+    ids = keras.Input((3,), dtype="int32", name="ids")
+    model = keras.Model(ids, layer(ids))
+    layer.quantize("int8")
+    eight = export_litert(model, tmp_path / "a.tflite")
+    still = export_litert(model, tmp_path / "a.tflite", "int4")
+    assert eight.bytes == still.bytes
+    assert still.error < 1e-6
+
+
+def test_a_model_without_tables_and_names_is_exported(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    for table_format in FORMATS:
+        written = export_litert(model, tmp_path / "a.tflite", table_format)
+        assert written.error < 2e-3
+        (name,) = interpreter(written.path).get_signature_list()[
+            "serving_default"
+        ]["inputs"]
+        assert name == model.inputs[0].name
+
+
+@pytest.mark.parametrize("table_format", FORMATS)
+def test_signatures_and_recurrent_layers_have_formats_too(
+    table_format, tmp_path
+):
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    hidden = keras.Input((32,), name="hidden")
+    layer = keras.layers.ReversibleEmbedding(3_000, 32, name="words")
+    states = keras.layers.GRU(32, return_sequences=True)(layer(ids))
+    model = keras.Model(ids, layer(states, reverse=True))
+    scores = keras.Model(hidden, layer(hidden, reverse=True))
+    alone = export_litert(model, tmp_path / "a.tflite", table_format, batch=1)
+    assert alone.error < LOST[table_format]
+    both = export_litert(
+        model,
+        tmp_path / "b.tflite",
+        table_format,
+        batch=1,
+        signatures={"scores": scores},
+    )
+    assert both.bytes < alone.bytes + 6_000
+    runner = interpreter(both.path).get_signature_runner("scores")
+    values = np.random.default_rng(0).normal(size=(1, 32)).astype("float32")
+    found = runner(hidden=values)["words"]
+    lost = np.linalg.norm(found - scores(values)) / np.linalg.norm(found)
+    assert lost < LOST[table_format]
+
+
+def test_wrong_formats_and_numbers_are_refused(tmp_path):
+    ids = keras.Input((3,), dtype="int32", name="ids")
+    layer = keras.layers.Embedding(9, 4)
+    model = keras.Model(ids, layer(ids))
+    with pytest.raises(ValueError, match="`table_format` must be one of flo"):
+        export_litert(model, tmp_path / "a.tflite", "int2")
+    layer.set_weights([np.full((9, 4), 1e6)])
+    with pytest.raises(ValueError, match="must not be 'float16' for numbers"):
+        export_litert(model, tmp_path / "a.tflite", "float16")
+    assert not list(tmp_path.iterdir())
