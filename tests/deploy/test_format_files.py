@@ -19,7 +19,9 @@ def test_exports_equal_keras(case, mode, tmp_path):
     model = model_of(case, made(case))
     model.quantize(mode)
     written = keras_embcomp.export_litert(model, tmp_path / "model.tflite")
-    assert written.max_difference < 1e-4
+    # A file's products with integers round the hidden states to 8 bits, too.
+    rounds = isinstance(model.layers[-1], keras_embcomp.LowRankSoftmax)
+    assert written.max_difference < (0.05 if rounds else 1e-4)
     keras_embcomp.export_serving(model, tmp_path / "served")
 
 
