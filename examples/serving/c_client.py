@@ -29,7 +29,7 @@ def compile_client(folder):
     return program
 
 
-def run_client(program, folder, inputs, signature="serving_default", runs=1):
+def run_client(program, folder, inputs, signature="serving_default", seconds=0):
     """Returns the only output of a signature of one input, and the times.
 
     Raises:
@@ -40,7 +40,7 @@ def run_client(program, folder, inputs, signature="serving_default", runs=1):
     (entry,) = graph.signature_def[signature].inputs.values()
     (result,) = graph.signature_def[signature].outputs.values()
     dtype = tf.dtypes.as_dtype(entry.dtype).as_numpy_dtype
-    command = [program, folder, entry.name, result.name, runs, *inputs.shape]
+    command = [program, folder, entry.name, result.name, seconds, *inputs.shape]
     done = subprocess.run(
         [str(argument) for argument in command],
         input=inputs.astype(dtype).tobytes(),

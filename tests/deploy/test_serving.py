@@ -228,11 +228,21 @@ def test_wrong_versions_are_refused(tmp_path, version):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_path_that_is_a_file_is_refused(tmp_path):
+def test_a_path_that_cannot_be_written_is_refused(tmp_path):
     path = tmp_path / "model"
     path.write_text("not a folder")
-    with pytest.raises(ValueError, match="`path` must be a writable folder"):
-        export_serving(classifier(), path)
+    for wrong in (path, "/proc/model"):
+        with pytest.raises(ValueError, match="`path` must be a writable fold"):
+            export_serving(classifier(), wrong)
+
+
+def test_a_subclassed_model_is_refused(tmp_path):
+    class Subclassed(keras.Model):
+        pass
+
+    with pytest.raises(ValueError, match="a subclassed one has no named"):
+        export_serving(Subclassed(), tmp_path / "model")
+    assert not list(tmp_path.iterdir())
 
 
 def test_preprocessing_needs_a_model_of_one_input(tmp_path):

@@ -9,9 +9,9 @@ import grpc
 import keras
 import numpy as np
 import pytest
+import stand_in_server
 import tensorflow as tf
 from stand_in_models import Model
-from stand_in_server import serving
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -84,7 +84,7 @@ def served(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("served") / "words"
     export_serving(model, folder, preprocess=texts, signatures={"embed": embed})
-    with serving(folder) as (running, *ports):
+    with stand_in_server.serving(folder) as (running, *ports):
         assert running.of().warmed_up == 6
         client = Served(model, texts, folder, ports)
         yield client
@@ -228,6 +228,15 @@ def test_wrong_requests_are_refused_over_rest(served, path, body, code):
     found, answer = served.rest(path, body)
     assert found == code
     assert answer["error"]
+
+
+def test_the_stand_in_runs_as_a_command(served, monkeypatch, capsys):
+    arguments = [str(served.folder), "--grpc-port", "0", "--rest-port", "0"]
+    monkeypatch.setattr(
+        "sys.argv", ["stand_in_server.py", *arguments, "--seconds", "0.01"]
+    )
+    stand_in_server.main()
+    assert capsys.readouterr().out.startswith("version 1 on ports [")
 
 
 def test_a_server_that_watches_never_sees_half_a_version(tmp_path):
