@@ -144,7 +144,12 @@ def _clustered(rows, size, weights, seed, rounds):
 
     It starts from rows drawn by their weights.
     """
-    import faiss
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(
+            "Codebooks are found by faiss: pip install 'keras_embcomp[codes]'"
+        ) from error
 
     width = rows.shape[1]
     if len(rows) <= size:

@@ -1,0 +1,221 @@
+"""Compiles the train step of `model.fit` for TPUs, on a machine without one.
+
+The step is `model.train_step` of Keras on JAX: forward, loss, backward, Adam,
+metrics and the seeds of dropout. The compiler is that of PyPI's `libtpu`:
+
+    pip install -e ".[tpu-test]"
+    python benchmarks/tpu_compile.py
+
+Nothing is executed on a TPU. Prints a row for each program as it is compiled.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import re
+import time
+
+# Read by JAX and libtpu when they are imported.
+os.environ.update(
+    ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+    JAX_PLATFORMS="cpu",
+    KERAS_BACKEND="jax",
+    TPU_ACCELERATOR_TYPE="v5litepod-4",
+    TPU_LOG_DIR="disabled",
+    TPU_SKIP_MDS_QUERY="1",
+    TPU_WORKER_HOSTNAMES="localhost",
+    XLA_FLAGS="--xla_force_host_platform_device_count=8",
+)
+
+import accelerator_layers as layers
+import jax
+import keras
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import (
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    SingleDeviceSharding,
+)
+
+BATCH, LENGTH = 16, 16
+SIDES = ("Embedding", "Softmax")
+TARGETS, CHIPS = ("v5e", "v6e"), ("one", "all", "sharded")
+DTYPES = ("float32", "mixed_bfloat16")
+SHARDED = ("tensor train", "GroupReduce")  # with layouts of their own
+# What a TPU has not, and what leaves it within a step.
+FORBIDDEN = {
+    "f64": r"\bf64\[",
+    "s64": r"\bs64\[",
+    "host call": r"host_compute|_callback|is_host_transfer=true"
+    r"|\b(?:infeed|outfeed)\(",
+}
+
+
+def found_in(text):
+    """Returns what of `FORBIDDEN` is in the text of a compiled program."""
+    return [what for what, sign in FORBIDDEN.items() if re.search(sign, text)]
+
+
+def chips_of(target, count):
+    """Returns the 4 or 8 chips of a slice, as devices that are not there."""
+    shape = {4: "2x2", 8: "2x4"}[count]
+    return np.array(
+        topologies.get_topology_desc(
+            platform="tpu", topology_name=f"{target}:{shape}"
+        ).devices
+    )
+
+
+def model_and_batch(side, name, vocabulary, width):
+    """Returns a model that took a step on this machine, and its batch."""
+    if side == "Embedding":
+        layer = layers.embedding(name, vocabulary, width)
+        model = layers.classifier(layer, LENGTH)
+        x, y = np.zeros((BATCH, LENGTH), "int32"), np.zeros(BATCH, "int32")
+    else:
+        layer = layers.softmax(name, vocabulary, width)
+        model = layers.language_head(layer, LENGTH, width)
+        x = np.zeros((BATCH, LENGTH, width), "float32")
+        y = np.zeros((BATCH, LENGTH), "int32")
+    model.train_on_batch(x[:8], y[:8])  # makes the optimizer and the metrics
+    return model, (x, y)
+
+
+def shapes(tree):
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)
+
+
+def state_of(model):
+    """Returns what a train step takes and gives back, in Keras' groups."""
+    groups = (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+        model.metrics_variables,
+    )
+    return tuple([variable.value for variable in group] for group in groups)
+
+
+def layout():
+    """Returns the distribution that splits factors over 4 of 2 x 4 devices."""
+    mesh = keras.distribution.DeviceMesh(
+        (2, 4), ("batch", "model"), keras.distribution.list_devices()
+    )
+    layouts = keras.distribution.LayoutMap(mesh)
+    layouts[".*core_[0-9]+"] = (None, None, "model", None)
+    layouts[".*embeddings_[0-9]+"] = (None, "model")
+    layouts[".*kernels_[0-9]+"] = ("model", None)
+    return keras.distribution.ModelParallel(
+        layout_map=layouts, batch_dim_name="batch"
+    )
+
+
+def shardings_of(state, target, chips):
+    """Returns the shardings of the state, of the batch and of the logs."""
+    if chips == "one":
+        one = SingleDeviceSharding(chips_of(target, 4)[0])
+        return one, one, one
+    if chips == "all":
+        mesh = Mesh(chips_of(target, 4), ("batch",))
+    else:
+        mesh = Mesh(chips_of(target, 8).reshape(2, 4), ("batch", "model"))
+
+    def on_chips(value):
+        # As it lies on this machine's devices, so it does on the chips.
+        spec = getattr(value.sharding, "spec", PartitionSpec())
+        return NamedSharding(mesh, spec)
+
+    return (
+        jax.tree.map(on_chips, state),
+        NamedSharding(mesh, PartitionSpec("batch")),
+        NamedSharding(mesh, PartitionSpec()),
+    )
+
+
+def programs(side, name, sizes, target, chips):
+    """Returns the compiled train step, and for one chip the prediction."""
+    distribution = contextlib.nullcontext()
+    if chips == "sharded":
+        distribution = layout().scope()
+    with distribution:
+        model, batch = model_and_batch(side, name, *sizes)
+        state = state_of(model)
+        own, rows, logs = shardings_of(state, target, chips)
+        inputs = shapes((state, batch))
+        step = jax.jit(
+            model.train_step,
+            in_shardings=(own, rows),
+            out_shardings=(logs, own),
+            donate_argnums=0,  # as Keras does
+        )
+        compiled = [step.lower(*inputs).compile()]
+        if chips == "one":
+            predict = jax.jit(model.predict_step, in_shardings=(own, rows))
+            inputs = shapes((state[:2], batch[:1]))
+            compiled.append(predict.lower(*inputs).compile())
+    return compiled
+
+
+def row(side, name, sizes, target, chips, dtype):
+    """Compiles for a target and returns what came of it, as a dictionary."""
+    keras.utils.clear_session()
+    keras.config.set_dtype_policy(dtype)
+    start = time.process_time()
+    compiled = programs(side, name, sizes, target, chips)
+    seconds = time.process_time() - start
+    texts = [program.as_text() for program in compiled]
+    memory = compiled[0].memory_analysis()
+    return {
+        "layer": f"{name}, {side}",
+        "target": target,
+        "chips": chips,
+        "dtype": dtype,
+        "CPU seconds": round(seconds, 1),
+        "state MB": round(memory.argument_size_in_bytes / 1e6, 2),
+        "temporary MB": round(memory.temp_size_in_bytes / 1e6, 2),
+        "all-reduces": len(re.findall(r" all-reduce(?:-start)?\(", texts[0])),
+        "found": found_in("\n".join(texts)),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
+    parser.add_argument("--layers", nargs="+")
+    parser.add_argument("--targets", nargs="+", default=TARGETS)
+    parser.add_argument("--chips", nargs="+", choices=CHIPS, default=CHIPS)
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
+    parser.add_argument("--vocabulary", type=int, default=5_003)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--json", action="store_true", help="a row a line")
+    options = parser.parse_args()
+    sizes = options.vocabulary, options.width
+    names = (layers.DENSE, *layers.structures(*sizes))
+    header = False
+    for combination in itertools.product(
+        options.targets,
+        options.dtypes,
+        options.chips,
+        options.sides,
+        options.layers or names,
+    ):
+        target, dtype, chips, side, name = combination
+        if chips == "sharded" and name not in SHARDED:
+            continue
+        found = row(side, name, sizes, target, chips, dtype)
+        if options.json:
+            print(json.dumps(found), flush=True)
+            continue
+        found["found"] = ", ".join(found["found"]) or "nothing"
+        if not header:
+            print(f"| {' | '.join(found)} |\n|{'---|' * len(found)}")
+            header = True
+        print(f"| {' | '.join(map(str, found.values()))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
