@@ -1,6 +1,6 @@
-"""Trains every case by four Adam steps; run once on each backend.
+"""Trains every case by ten Adam steps; run once on each backend.
 
-KERAS_BACKEND=jax python tests/adam_steps.py weights.npz
+KERAS_BACKEND=jax python tests/adam_steps.py found.npz
 """
 
 import sys
@@ -9,36 +9,56 @@ import keras
 import numpy as np
 from cases import EMBEDDINGS, SOFTMAXES, VOCABULARY, WIDTH
 
+STEPS, BATCH = 10, 8
 
-def trained_weights(layer, inputs, targets):
-    """Returns the layer's weights after four steps from seeded weights."""
-    entry = keras.Input(inputs.shape[1:], dtype=str(inputs.dtype))
-    model = keras.Model(entry, layer(entry))
+
+def trained(model, inputs, targets):
+    """Returns the losses of steps from seeded weights, and the last weights."""
     generator = np.random.default_rng(1)
     model.set_weights(
-        [generator.normal(size=w.shape) * 0.3 for w in model.get_weights()]
+        [
+            generator.normal(size=weight.shape) * 0.3
+            if weight.trainable
+            else weight
+            for weight in model.weights
+        ]
     )
     model.compile(keras.optimizers.Adam(1e-3), "mse")
-    model.fit(inputs, targets, batch_size=8, shuffle=False, verbose=0)
-    return model.get_weights()
+    losses = [
+        model.train_on_batch(*(x[i : i + BATCH] for x in (inputs, targets)))
+        for i in range(0, STEPS * BATCH, BATCH)
+    ]
+    return losses, model.get_weights()
+
+
+def models():
+    """Returns a model, inputs and targets for each case."""
+    generator = np.random.default_rng(0)
+    count = STEPS * BATCH
+    # Few ids, so that each comes several times in a batch.
+    ids = generator.integers(0, 5, (count, 6)).astype("int32")
+    rows = generator.normal(size=(count, 6, WIDTH)).astype("float32")
+    scores = generator.normal(size=(count, VOCABULARY)).astype("float32")
+    words = keras.Input((6,), dtype="int32")
+    hidden = keras.Input((WIDTH,))
+    for case in EMBEDDINGS:
+        layer = case.layer(VOCABULARY, WIDTH, **case.structure)
+        yield f"{case}/rows", keras.Model(words, layer(words)), ids, rows
+        tied = layer(layer(words)[:, 0], reverse=True)
+        yield f"{case}/tied", keras.Model(words, tied), ids, scores
+    for case in SOFTMAXES:
+        layer = case.layer(VOCABULARY, **case.structure, activation=None)
+        model = keras.Model(hidden, layer(hidden))
+        yield str(case), model, rows[:, 0], scores
 
 
 def main(path):
-    generator = np.random.default_rng(0)
-    # Few ids, so that each comes several times in a batch.
-    ids = generator.integers(0, 5, (32, 6)).astype("int32")
-    rows = generator.normal(size=(32, 6, WIDTH)).astype("float32")
-    classes = generator.normal(size=(32, VOCABULARY)).astype("float32")
-    weights = {}
-    for case in EMBEDDINGS:
-        layer = case.layer(VOCABULARY, WIDTH, **case.structure)
-        for i, weight in enumerate(trained_weights(layer, ids, rows)):
-            weights[f"{case}/{i}"] = weight
-    for case in SOFTMAXES:
-        layer = case.layer(VOCABULARY, **case.structure, activation=None)
-        for i, weight in enumerate(trained_weights(layer, rows[:, 0], classes)):
-            weights[f"{case}/{i}"] = weight
-    np.savez(path, **weights)
+    found = {}
+    for name, model, inputs, targets in models():
+        found[f"{name}/losses"], weights = trained(model, inputs, targets)
+        for i, weight in enumerate(weights):
+            found[f"{name}/{i}"] = weight
+    np.savez(path, **found)
 
 
 if __name__ == "__main__":

@@ -11,19 +11,29 @@ import pytest
 SCRIPT = Path(__file__).with_name("adam_steps.py")
 
 
-@pytest.mark.tensorflow_only  # once is enough: it starts both
-def test_four_adam_steps_agree_on_tensorflow_and_jax(tmp_path):
-    found = {}
-    for backend in ("tensorflow", "jax"):
-        path = tmp_path / f"{backend}.npz"
-        subprocess.run(
-            [sys.executable, str(SCRIPT), str(path)],
-            env={**os.environ, "KERAS_BACKEND": backend},
-            check=True,
-            capture_output=True,
-        )
-        found[backend] = np.load(path)
-    assert found["tensorflow"].files == found["jax"].files
-    for name in found["jax"].files:
-        one, other = found["tensorflow"][name], found["jax"][name]
-        np.testing.assert_allclose(one, other, atol=1e-6, err_msg=name)
+def ten_steps(backend, folder):
+    path = folder / f"{backend}.npz"
+    subprocess.run(
+        [sys.executable, str(SCRIPT), str(path)],
+        env={**os.environ, "KERAS_BACKEND": backend},
+        check=True,
+        capture_output=True,
+    )
+    return np.load(path)
+
+
+@pytest.mark.tensorflow_only  # once is enough: it starts all
+def test_ten_adam_steps_agree_on_all_backends(tmp_path):
+    expected = ten_steps("tensorflow", tmp_path)
+    assert sum(name.endswith("losses") for name in expected.files) == 24
+    for backend in ("jax", "torch"):
+        found = ten_steps(backend, tmp_path)
+        assert found.files == expected.files
+        for name in expected.files:
+            np.testing.assert_allclose(
+                found[name],
+                expected[name],
+                rtol=1e-5,
+                atol=1e-6,
+                err_msg=f"{name} on {backend}",
+            )

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from cases import EMBEDDINGS, VOCABULARY, WIDTH
+from contract import assert_close, assert_equal
 from keras import ops
 
 import keras_embcomp
@@ -35,8 +36,8 @@ def test_looks_up_the_rows_of_its_dense_table(case, generator):
     layer = built(make(case))
     table = case.table(*layer.get_weights())
     ids = some_ids(generator)
-    np.testing.assert_allclose(layer.to_dense(), table, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(layer(ids), table[ids], rtol=1e-5, atol=1e-6)
+    assert_close(layer.to_dense(), table, rtol=1e-5, atol=1e-6)
+    assert_close(layer(ids), table[ids], rtol=1e-5, atol=1e-6)
     assert layer.to_dense().dtype == np.float32
 
 
@@ -45,7 +46,7 @@ def test_gives_the_logits_of_its_dense_table(case, generator):
     hidden = generator.normal(size=(5, 2, WIDTH)).astype("float32")
     expected = hidden @ case.table(*layer.get_weights()).T
     found = layer(hidden, reverse=True)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_has_one_shape_symbolic_and_eager(case, generator):
@@ -74,14 +75,14 @@ def test_masks_only_if_asked(case):
     assert make(case).compute_mask(ids) is None
     assert getattr(make(case)(ids), "_keras_mask", None) is None
     layer = make(case, mask_zero=True)
-    np.testing.assert_array_equal(layer.compute_mask(ids), ids != 0)
+    assert_equal(layer.compute_mask(ids), ids != 0)
     pooled = keras.layers.GlobalAveragePooling1D()
     for dtype in ("int32", "float32"):
         inputs = keras.Input((3,), dtype=dtype)
         model = keras.Model(inputs, pooled(layer(inputs)))
         kept = layer.to_dense()[[3, 300]].mean(axis=0)
         found = model(ids.astype(dtype))[0]
-        np.testing.assert_allclose(found, kept, rtol=1e-5, atol=1e-6)
+        assert_close(found, kept, rtol=1e-5, atol=1e-6)
 
 
 def test_passes_the_mask_of_hidden_states_on(case):
@@ -89,7 +90,7 @@ def test_passes_the_mask_of_hidden_states_on(case):
     rows = layer(np.array([[3, 0, 300]]))
     logits = layer(rows, reverse=True)
     mask = ops.convert_to_numpy(logits._keras_mask)
-    np.testing.assert_array_equal(mask, [[True, False, True]])
+    assert_equal(mask, [[True, False, True]])
 
 
 def test_every_weight_learns(case, generator):
@@ -112,11 +113,11 @@ def test_ids_are_exact_in_half_precision(case, policy, dtype):
     nearest = np.argmin(
         np.sum((found[:, None] - table[None]) ** 2, axis=-1), axis=1
     )
-    np.testing.assert_array_equal(nearest, ids)
+    assert_equal(nearest, ids)
     logits = layer(table[:2], reverse=True)
     assert keras.backend.standardize_dtype(logits.dtype) == policy[6:]
     # bfloat16 keeps 8 bits, here summed over the width.
-    np.testing.assert_allclose(
+    assert_close(
         ops.convert_to_numpy(ops.cast(logits, "float32")),
         table[:2] @ table.T,
         atol=0.03 * np.max(np.abs(table[:2] @ table.T)),
@@ -129,7 +130,7 @@ def test_takes_ids_of_any_integer_type_and_rank(case, dtype, shape, generator):
     layer = built(make(case))
     ids = generator.integers(0, 127, shape).astype(dtype)
     expected = layer.to_dense()[ids]
-    np.testing.assert_allclose(layer(ids), expected, rtol=1e-5, atol=1e-6)
+    assert_close(layer(ids), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_second_call_does_not_trace_again(case, compiled, generator):
@@ -185,7 +186,7 @@ def test_ids_out_of_range_do_what_embedding_does(
     if isinstance(expected, str):
         assert found == expected
     else:
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+        assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_never_builds_the_table(case):
@@ -232,7 +233,7 @@ def test_takes_the_place_of_a_keras_layer(case, dense_class):
     dense.build()
     layer = case.layer.from_layer(dense, **case.full)
     table = ops.convert_to_numpy(dense.embeddings)
-    np.testing.assert_allclose(layer.to_dense(), table, rtol=1e-4, atol=1e-6)
+    assert_close(layer.to_dense(), table, rtol=1e-4, atol=1e-6)
     kept = (layer.name, layer.mask_zero, layer.dtype_policy, layer.trainable)
     assert kept == ("words", True, dense.dtype_policy, False)
 

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from cases import SOFTMAXES, VOCABULARY, WIDTH
+from contract import assert_close, assert_equal
 from keras import ops
 
 import keras_embcomp
@@ -39,18 +40,18 @@ def test_gives_the_logits_of_its_dense_table(case, generator):
     bias = ops.convert_to_numpy(layer.bias)
     hidden = some_hidden(generator, 5, 3)
     expected = hidden @ table.T + bias
-    np.testing.assert_allclose(layer.to_dense(), table, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(layer(hidden), expected, rtol=1e-5, atol=1e-5)
+    assert_close(layer.to_dense(), table, rtol=1e-5, atol=1e-6)
+    assert_close(layer(hidden), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_probabilities_sum_to_one(case, generator):
     layer = make(case, bias_initializer="normal")
     hidden = some_hidden(generator, 6)
     probabilities = ops.convert_to_numpy(layer(hidden))
-    np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-5)
+    assert_close(probabilities.sum(axis=-1), 1, rtol=1e-5)
     logits = hidden @ layer.to_dense().T + ops.convert_to_numpy(layer.bias)
     expected = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
-    np.testing.assert_allclose(probabilities, expected, rtol=1e-4)
+    assert_close(probabilities, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("k", [1, 7, VOCABULARY])
@@ -62,9 +63,9 @@ def test_top_k_is_that_of_all_scores(case, k, shape, compiled, generator):
     every = ops.convert_to_numpy(layer(hidden))
     expected = np.argsort(-every, axis=-1, kind="stable")[..., :k]
     best = np.take_along_axis(every, expected, axis=-1)
-    np.testing.assert_allclose(scores, best, rtol=1e-5, atol=1e-5)
+    assert_close(scores, best, rtol=1e-5, atol=1e-5)
     found = np.take_along_axis(every, ops.convert_to_numpy(ids), axis=-1)
-    np.testing.assert_allclose(found, best, rtol=1e-5, atol=1e-5)
+    assert_close(found, best, rtol=1e-5, atol=1e-5)
     for row in ops.convert_to_numpy(ids).reshape(-1, k):
         assert len(set(row)) == k
 
@@ -85,7 +86,7 @@ def test_log_prob_is_that_of_the_probabilities(case, compiled, generator):
     found = ops.convert_to_numpy(compiled(layer.log_prob)(hidden, ids))
     every = ops.convert_to_numpy(layer(hidden))
     expected = np.take_along_axis(every, ids[..., None], axis=-1)[..., 0]
-    np.testing.assert_allclose(found, np.log(expected), rtol=1e-5, atol=1e-5)
+    assert_close(found, np.log(expected), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
@@ -96,7 +97,7 @@ def test_log_prob_of_an_unknown_id_is_nan(case, dtype, generator):
         pytest.skip("JAX has no int64 unless it is enabled")
     ids = np.array([-1, 5, beyond], dtype)
     found = ops.convert_to_numpy(layer.log_prob(some_hidden(generator, 3), ids))
-    np.testing.assert_array_equal(np.isnan(found), [True, False, True])
+    assert_equal(np.isnan(found), [True, False, True])
 
 
 def test_top_k_and_log_prob_say_what_is_wrong(case, generator):
@@ -144,7 +145,7 @@ def test_passes_the_mask_on(case):
         [keras.layers.Embedding(9, WIDTH, mask_zero=True), make(case)]
     )
     mask = ops.convert_to_numpy(layer(np.array([[1, 0]]))._keras_mask)
-    np.testing.assert_array_equal(mask, [[True, False]])
+    assert_equal(mask, [[True, False]])
 
 
 def test_every_weight_learns(case, generator):
@@ -165,7 +166,7 @@ def test_computes_in_half_precision(case, policy, generator):
     assert all(w.dtype == "float32" for w in layer.trainable_weights)
     expected = hidden @ layer.to_dense().T
     # bfloat16 keeps 8 bits, here summed over the width.
-    np.testing.assert_allclose(
+    assert_close(
         ops.convert_to_numpy(ops.cast(logits, "float32")),
         expected,
         atol=0.03 * np.max(np.abs(expected)),
@@ -222,20 +223,20 @@ def test_takes_the_place_of_a_dense_layer(case, generator):
     hidden = some_hidden(generator)
     expected = dense(hidden)
     layer = case.layer.from_layer(dense, **case.full)
-    np.testing.assert_allclose(layer(hidden), expected, rtol=1e-4)
+    assert_close(layer(hidden), expected, rtol=1e-4)
     assert layer.name == "head"
     without = keras.layers.Dense(VOCABULARY, use_bias=False)
     expected = without(hidden)
     layer = case.layer.from_layer(without, **case.full)
     assert layer.bias is None
-    np.testing.assert_allclose(layer(hidden), expected, rtol=1e-4, atol=1e-5)
+    assert_close(layer(hidden), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_takes_integers_as_dense_does(case):
     layer = built(make(case, activation=None))
     hidden = np.arange(2 * WIDTH).reshape(2, WIDTH)
     expected = hidden @ layer.to_dense().T
-    np.testing.assert_allclose(layer(hidden), expected, rtol=1e-4, atol=1e-4)
+    assert_close(layer(hidden), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_says_that_it_must_know_the_width(case):

@@ -109,7 +109,7 @@ def hashed_rows(ids, outside, subvectors, assignment):
         subvectors: Tensor of shape `(num_subvectors, width // num_parts)`.
         assignment: That of `assign`.
     """
-    offsets = np.array(assignment.offsets, "int32")
+    offsets = ops.convert_to_tensor(np.array(assignment.offsets, "int32"))
     found = codes(ops.cast(ids, "int32"), assignment) + offsets
     beyond = ops.cast(outside, "int32") * subvectors.shape[0]
     found = found + ops.expand_dims(beyond, -1)

@@ -232,4 +232,4 @@ def _places(codes, codebooks):
     """Returns where the vectors of int32 codes are in all codebooks."""
     num_parts = codes.shape[-1]
     size = codebooks.shape[0] // num_parts
-    return codes + np.arange(num_parts, dtype="int32") * size
+    return codes + ops.arange(num_parts, dtype="int32") * size
