@@ -5,6 +5,7 @@ from keras_embcomp.compress import compress, to_keras
 from keras_embcomp.deploy.litert import export_litert
 from keras_embcomp.deploy.serving import export_serving
 from keras_embcomp.distillation import EmbeddingDistiller
+from keras_embcomp.distribution import TableParallel, layout_map
 from keras_embcomp.layers.distilled import (
     DistilledEmbedding,
     DistilledSoftmax,
@@ -44,9 +45,11 @@ __all__ = [
     "ProductQuantizedSoftmax",
     "TTEmbedding",
     "TTSoftmax",
+    "TableParallel",
     "compress",
     "export_litert",
     "export_serving",
+    "layout_map",
     "plan_compression",
     "report",
     "resize_vocabulary",
