@@ -146,7 +146,7 @@ def row_of(table, counts, ratio, name, reviews):
     found = {"bytes": file_bytes(model), "seconds": time.time() - start}
     if plan is not None:
         found |= {"plan": f"{plan.method} {plan.number_format or ''}".strip()}
-        found |= {"arguments": plan.arguments}
+        found |= {"arguments": plan.arguments, "expected": plan.error}
     rows = rows_of(layer, len(table))
     return {**found, **measured(rows, table, weights, reviews)}
 

@@ -107,7 +107,9 @@ def _add_goal(parser):
     goal.add_argument("--ratio", type=float, help="bytes before over after")
     goal.add_argument("--max-error", type=float, help="of a table, below 1")
     goal.add_argument("--max-bytes", type=int, help="of all tables")
-    parser.add_argument("--method", default="auto", choices=["auto", *METHODS])
+    parser.add_argument(
+        "--method", choices=["auto", *METHODS], help="auto if not given"
+    )
     parser.add_argument("--frequencies", help="counts: .npy, or one a line")
     return goal
 
@@ -143,7 +145,7 @@ def _goal(options):
         "ratio": options.ratio,
         "max_error": options.max_error,
         "max_bytes": options.max_bytes,
-        "method": options.method,
+        "method": options.method or "auto",
     }
 
 
@@ -169,6 +171,11 @@ def _compress(options):
     output = _checked(options.output, options, ".keras")
     model, counts = read_model(options.model), _counts(options)
     if options.plan is not None:
+        if options.method is not None:
+            raise ValueError(
+                "--plan must come without --method, as the plan names its "
+                f"methods. Received: --method {options.method}"
+            )
         plan = CompressionPlan.load(options.plan)
     else:
         plan = plan_compression(model, frequencies=counts, **_goal(options))

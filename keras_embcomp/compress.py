@@ -137,7 +137,11 @@ def to_keras(model):
 
 def _dense(layer):
     table = layer.to_dense()
-    common = {"name": layer.name, "trainable": layer.trainable}
+    common = {
+        "name": layer.name,
+        "trainable": layer.trainable,
+        "activity_regularizer": layer.activity_regularizer,
+    }
     policy = layer.dtype_policy
     common["dtype"] = getattr(policy, "_source_name", None) or policy
     if is_embedding(layer):

@@ -17,8 +17,8 @@ from keras_embcomp.numerics.table_comparison import (
     neighbour_overlap,
 )
 from keras_embcomp.report_value import Report, Size, TableReport
+from keras_embcomp.vocabulary_tables import LEAST_UNITS, counts_of
 
-_LEAST_UNITS = 1_000
 _DENSE = (keras.layers.Embedding, keras.layers.Dense)
 
 
@@ -69,7 +69,11 @@ def report(model, baseline=None, frequencies=None) -> Report:
             "that are compared. Received: baseline=None"
         )
     shapes = {place.path: _dense_shape(place.layer) for place in tables}
-    counts = _counts(frequencies, shapes)
+    sizes = {path: rows for path, (rows, _) in shapes.items()}
+    counts = {
+        path: frequency_weights(counts, sizes[path])
+        for path, counts in counts_of(frequencies, sizes).items()
+    }
     matches = _matches(tables, shapes, baseline)
     rows = [
         TableReport(
@@ -87,7 +91,7 @@ def _tables(model):
     if not found:
         raise ValueError(
             "`model` must have a vocabulary table: a compressed layer, an "
-            f"`Embedding`, or a `Dense` of {_LEAST_UNITS:,} units or more and "
+            f"`Embedding`, or a `Dense` of {LEAST_UNITS:,} units or more and "
             f"more units than inputs. Received: model={model!r}"
         )
     return found
@@ -109,7 +113,7 @@ def _places(model, name):
 def _is_table(place):
     layer = place.layer
     if isinstance(layer, keras.layers.Dense):
-        return layer.units >= max(_LEAST_UNITS, _dense_shape(layer)[1] + 1)
+        return layer.units >= max(LEAST_UNITS, _dense_shape(layer)[1] + 1)
     return isinstance(layer, (Compressed, keras.layers.Embedding))
 
 
@@ -119,34 +123,6 @@ def _dense_shape(layer):
     if isinstance(layer, keras.layers.Embedding):
         return (layer.input_dim, layer.output_dim)
     return (layer.units, layer.input_spec.axes[-1])
-
-
-def _counts(frequencies, shapes):
-    """Returns a dictionary from paths of tables to their counts."""
-    if frequencies is None:
-        return {}
-    sizes = ", ".join(f"'{path}': {rows}" for path, (rows, _) in shapes.items())
-    if isinstance(frequencies, dict):
-        unknown = sorted(set(frequencies) - set(shapes))
-        if unknown:
-            raise ValueError(
-                "`frequencies` must name tables of the model, which have so "
-                f"many rows: {sizes}. Received: frequencies for {unknown}"
-            )
-    else:
-        shape = np.shape(frequencies)
-        fitting = [path for path in shapes if shape == shapes[path][:1]]
-        if not fitting:
-            raise ValueError(
-                "`frequencies` must have a count for each row of a table, "
-                f"which have so many rows: {sizes}. "
-                f"Received: frequencies of shape {shape}"
-            )
-        frequencies = dict.fromkeys(fitting, frequencies)
-    return {
-        path: frequency_weights(counts, shapes[path][0])
-        for path, counts in frequencies.items()
-    }
 
 
 def _matches(tables, shapes, baseline):

@@ -1,6 +1,7 @@
 """Quality against bytes, over methods and ratios."""
 
 import dataclasses
+import numbers
 from pathlib import Path
 
 import keras
@@ -89,7 +90,12 @@ class Sweep:
                 for row in self.rows
                 if row.method == method
             )
-            axes.plot(*zip(*own, strict=True), marker="o", label=method)
+            axes.plot(
+                *zip(*own, strict=True),
+                marker="o",
+                linestyle="--" if method == "auto" else "-",  # lies on others
+                label=method,
+            )
         if measured:
             axes.axhline(
                 self.dense_quality, color="grey", linestyle="--", label="dense"
@@ -187,11 +193,20 @@ def _of_table(table, ratios, methods, evaluate, counts):
 def _plans(ratios, methods, plan_of):
     """Yields method, ratio and plan where the ratio is reached."""
     reached = False
+    for name, values in (("methods", methods), ("ratios", ratios)):
+        if isinstance(values, str) or not np.iterable(values):
+            raise ValueError(
+                f"`{name}` must be a list or tuple. Received: {name}={values!r}"
+            )
     for method in methods:
         tries_of(method)
-    if not all(np.isfinite(ratio) and ratio > 1 for ratio in ratios):
+    if not all(
+        isinstance(ratio, numbers.Real) and 1 < ratio < np.inf
+        for ratio in ratios
+    ):
         raise ValueError(
-            f"`ratios` must be above 1. Received: ratios={tuple(ratios)}"
+            "`ratios` must be finite numbers above 1. "
+            f"Received: ratios={tuple(ratios)}"
         )
     for method in methods:
         for ratio in ratios:

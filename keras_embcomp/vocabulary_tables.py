@@ -9,7 +9,7 @@ from keras_embcomp.checks import finite_table, frequency_weights
 from keras_embcomp.cloning import is_embedding, places
 from keras_embcomp.layers.dense import dense_parts, embedding_parts
 
-_LEAST_UNITS = 1_000
+LEAST_UNITS = 1_000
 _EMBEDDING_CALLS = (
     keras.layers.Embedding.call,
     keras.layers.ReversibleEmbedding.call,
@@ -41,7 +41,7 @@ def tables_of(model, frequencies=None):
         )
         raise ValueError(
             "`model` must have an `Embedding`, or a `Dense` of "
-            f"{_LEAST_UNITS:,} units or more and more units than inputs. "
+            f"{LEAST_UNITS:,} units or more and more units than inputs. "
             f"Received: {looked or 'no layers'}"
         )
     tables = []
@@ -50,7 +50,8 @@ def tables_of(model, frequencies=None):
         values = np.asarray(parts(layer)[0], "float32")
         finite_table(f"the table of {path}", values)
         tables.append(Table(path, layer, values, None))
-    return _with_counts(tables, frequencies)
+    counts = counts_of(frequencies, {t.path: len(t.values) for t in tables})
+    return [t._replace(counts=counts.get(t.path)) for t in tables]
 
 
 def dense_places(model):
@@ -67,31 +68,35 @@ def _is_table(layer):
         return True
     if call is not keras.layers.Dense.call:
         return False
-    return layer.units >= max(_LEAST_UNITS, layer.kernel.shape[0] + 1)
+    return layer.units >= max(LEAST_UNITS, layer.kernel.shape[0] + 1)
 
 
-def _with_counts(tables, frequencies):
+def counts_of(frequencies, sizes):
+    """Returns the counts of tables by path.
+
+    Args:
+        frequencies: `None`, counts for every table of so many rows, or a
+            dictionary of counts by path.
+        sizes: Dictionary from the path of a table to its rows.
+    """
     if frequencies is None:
-        return tables
-    paths = [table.path for table in tables]
-    if isinstance(frequencies, dict):
-        wrong = sorted(set(frequencies) - set(paths))
-        if wrong:
-            raise ValueError(
-                "`frequencies` must name tables of the model, which are "
-                f"{', '.join(paths)}. Received: {', '.join(wrong)}"
-            )
-    else:
-        counts = np.asarray(frequencies)
-        fit = [t.path for t in tables if counts.shape == (len(t.values),)]
+        return {}
+    known = ", ".join(f"{path}: {rows}" for path, rows in sizes.items())
+    if not isinstance(frequencies, dict):
+        shape = np.shape(frequencies)
+        fit = [path for path, rows in sizes.items() if shape == (rows,)]
         if not fit:
-            sizes = ", ".join(f"{t.path}: {len(t.values)}" for t in tables)
             raise ValueError(
                 "`frequencies` must have as many counts as a table has rows "
-                f"({sizes}). Received: frequencies of shape {counts.shape}"
+                f"({known}). Received: frequencies of shape {shape}"
             )
-        frequencies = dict.fromkeys(fit, counts)
+        frequencies = dict.fromkeys(fit, frequencies)
+    wrong = sorted(set(frequencies) - set(sizes))
+    if wrong:
+        raise ValueError(
+            "`frequencies` must name tables of the model, which have so many "
+            f"rows: {known}. Received: {', '.join(wrong)}"
+        )
     for path, counts in frequencies.items():
-        (table,) = (t for t in tables if t.path == path)
-        frequency_weights(counts, len(table.values))
-    return [t._replace(counts=frequencies.get(t.path)) for t in tables]
+        frequency_weights(counts, sizes[path])
+    return frequencies

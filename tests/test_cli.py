@@ -72,6 +72,9 @@ def test_compresses_by_a_plan_or_a_goal(dense, tmp_path, capsys):
     assert main(["compress", dense, str(small), "--plan", str(plan)]) == 0
     assert f"{small.stat().st_size:,} bytes" in capsys.readouterr().out
     first = keras.saving.load_model(small).get_weights()
+    both = ["--plan", str(plan), "--method", "low_rank", "--overwrite"]
+    assert main(["compress", dense, str(small), *both]) == 1
+    assert "--plan must come without --method" in capsys.readouterr().err
     arguments = ["compress", dense, str(small), *goal, "--json"]
     assert main(arguments) == 1
     assert "unless --overwrite" in capsys.readouterr().err

@@ -256,7 +256,7 @@ def test_the_method_can_be_chosen(model):
         ),
         (
             {"ratio": 2, "frequencies": {"words": np.ones(600)}},
-            "which are inner/table, tied, label. Received: words",
+            "inner/table: 600, tied: 600, label: 1200. Received: words",
         ),
         (
             {"ratio": 2, "frequencies": {"tied": -np.ones(600)}},

@@ -47,6 +47,17 @@ def test_copies_what_preprocessing_layers_have_learned(generator):
     np.testing.assert_allclose(to_keras(small)(x), small(x), atol=1e-4)
 
 
+def test_activity_regularizers_stay():
+    model = model_of(layers.Dense(1_000, activity_regularizer="l2"))
+    small = compress(model, ratio=2, method="low_rank")
+    for copy in (small, to_keras(small)):
+        outputs = keras.ops.convert_to_numpy(copy(np.array([[1, 2, 3, 4]])))
+        (loss,) = copy.losses  # of a batch of one
+        np.testing.assert_allclose(
+            loss, 0.01 * np.sum(np.square(outputs)), rtol=1e-4
+        )
+
+
 @pytest.mark.tensorflow_only
 def test_copies_vocabularies(generator):
     entry = keras.Input((2,), dtype="string")
@@ -186,6 +197,13 @@ def test_resizes_quantized_layers_or_says_why_not():
 def test_sweeps_say_when_nothing_is_reached():
     with pytest.raises(ValueError, match="one that a method reaches"):
         sweep(model_of(), ratios=(1e5,), methods=("low_rank",))
+    for wrong, message in (
+        ({"ratios": 4}, "`ratios` must be a list or tuple. Received: ratios=4"),
+        ({"ratios": ("4",)}, "`ratios` must be finite numbers above 1"),
+        ({"methods": "auto"}, "`methods` must be a list or tuple. Received"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sweep(model_of(), **wrong)
 
 
 @pytest.mark.parametrize("number_format", [None, "int8"])

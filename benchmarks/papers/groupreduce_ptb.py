@@ -68,7 +68,7 @@ def groups(rule, sweeps=0):
     return arguments
 
 
-BEST = groups("error")
+BEST, SWEPT = groups("error"), groups("error", SWEEPS)
 
 # From a name to the method, how many times fewer numbers, and bits of each.
 ROWS = {
@@ -78,7 +78,7 @@ ROWS = {
     "ranks by frequency": (groups("frequency"), ABLATION, 32),
     "by frequency, sweeps": (groups("frequency", SWEEPS), ABLATION, 32),
     "ranks by error": (BEST, ABLATION, 32),
-    "by error, sweeps": (groups("error", SWEEPS), ABLATION, 32),
+    "by error, sweeps": (SWEPT, ABLATION, 32),
     "5 times": (BEST, 5, 32),
     "10 times": (BEST, 10, 32),
     "15 times": (BEST, 15, 32),
@@ -86,6 +86,10 @@ ROWS = {
     "8 times, 8 bits": (BEST, 8, 8),
     "5 times, 4 bits": (BEST, 5, 4),
     "8 times, 4 bits": (BEST, 8, 4),
+    "4 times, sweeps": (SWEPT, 4, 32),
+    "5 times, sweeps": (SWEPT, 5, 32),
+    "5 times, sweeps, 8 bits": (SWEPT, 5, 8),
+    "4 times, sweeps, 4 bits": (SWEPT, 4, 4),
 }
 
 

@@ -12,7 +12,11 @@ from keras_embcomp.checks import (
 )
 from keras_embcomp.layers.base import Compressed
 from keras_embcomp.numerics.backends import exporting, unfolded_rows
-from keras_embcomp.numerics.code_fitting import normalised, product_codes
+from keras_embcomp.numerics.code_fitting import (
+    factors_in_bytes,
+    product_codes,
+    rows_in_bytes,
+)
 from keras_embcomp.numerics.product_codes import (
     KeptRows,
     ProductCodes,
@@ -214,21 +218,19 @@ class CodedTable(Compressed):
         self.mean.assign(found.mean)
         codebooks, projection = found.codebooks, found.projection
         if self.scales is not None:
-            codebooks, projection, scales = normalised(codebooks, projection)
+            codebooks, projection, scales = factors_in_bytes(
+                codebooks, projection
+            )
             self.scales.assign(scales)
-            codebooks = np.round(127 * codebooks)
-            projection = np.round(127 * projection)
         size = self.num_parts * self.codebook_size
-        codebooks = codebooks.reshape(size, self.part_width)
-        self.codebooks.assign(codebooks.astype(self.factors_dtype))
-        self.projection.assign(projection.astype(self.factors_dtype))
+        self.codebooks.assign(codebooks.reshape(size, self.part_width))
+        self.projection.assign(projection)
+        kept = found.kept
         if self.kept_scales is not None:
-            scales = np.abs(found.kept).max(axis=1) / 127
+            kept, scales = rows_in_bytes(kept)
             self.kept_scales.assign(scales)
-            kept = found.kept / np.maximum(scales, 1e-38)[:, None]
-            self.kept.assign(np.round(kept).astype("int8"))
-        elif self.kept is not None:
-            self.kept.assign(found.kept)
+        if self.kept is not None:
+            self.kept.assign(kept)
 
     def resized_config(self, vocabulary):
         at_most("codebook_size", self.codebook_size, "new_size", vocabulary)

@@ -72,4 +72,5 @@ def _common(layer):
         "name": layer.name,
         "dtype": layer.dtype_policy,
         "trainable": layer.trainable,
+        "activity_regularizer": layer.activity_regularizer,
     }

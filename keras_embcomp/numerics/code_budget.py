@@ -2,7 +2,12 @@
 
 import numpy as np
 
-from keras_embcomp.numerics.code_fitting import kept_first, product_codes
+from keras_embcomp.numerics.code_fitting import (
+    factors_in_bytes,
+    kept_first,
+    product_codes,
+    rows_in_bytes,
+)
 from keras_embcomp.numerics.low_rank import weighted_gram
 from keras_embcomp.numerics.product_codes import (
     decoded_rows,
@@ -120,7 +125,14 @@ def water_filled(variances, bits):
 
 
 def sampled_loss(
-    table, weights, num_parts, part_width, codebook_size, num_kept=0, **others
+    table,
+    weights,
+    num_parts,
+    part_width,
+    codebook_size,
+    num_kept=0,
+    factors_dtype="float32",
+    **others,
 ):
     """Returns the weighted squared errors that product codes would have.
 
@@ -130,19 +142,39 @@ def sampled_loss(
         table: Array of shape `(vocabulary, width)`.
         weights: Array of shape `(vocabulary,)`.
         num_parts, part_width, codebook_size, num_kept: Sizes of the codes.
+        factors_dtype: `"float32"` or `"int8"`.
         **others: Other arguments of the layer, which count for little.
     """
-    rest = kept_first(table, weights)[num_kept:]
-    chosen = rest
+    order = kept_first(table, weights)
+    kept, rest = order[:num_kept], order[num_kept:]
+    lost = 0.0
+    if factors_dtype == "int8":
+        codes, scales = rows_in_bytes(table[kept])
+        squares = np.square(codes * scales[:, None] - table[kept]).sum(axis=1)
+        lost = weights[kept] @ squares
+    own = weights[rest]
+    total = own.sum()
+    if not total:
+        return lost
     if len(rest) > _SAMPLE:
-        generator = np.random.default_rng(0)
-        chosen = generator.choice(rest, _SAMPLE, replace=False)
-    rows, own = table[chosen], weights[chosen]
-    if not own.any():
-        return 0.0
+        # Half of the draws go by weight: a heavy row left out, or one that
+        # has the sample's codebooks to itself, would spoil the estimate.
+        share = 0.5 / len(rest) + 0.5 * own / total
+        chance = np.minimum(1, _SAMPLE * share)
+        drawn = np.random.default_rng(0).random(len(rest)) < chance
+        rest, own = rest[drawn], own[drawn] / chance[drawn]
+    rows = table[rest]
     codebook_size = min(codebook_size, len(rows))
     found = product_codes(
         rows, num_parts, part_width, codebook_size, own, rounds=_ROUNDS
     )
-    lost = own @ np.square(decoded_rows(found) - rows).sum(axis=1)
-    return lost * weights[rest].sum() / own.sum()
+    if factors_dtype == "int8":
+        codebooks, projection, scales = factors_in_bytes(
+            found.codebooks, found.projection
+        )
+        found = found._replace(
+            codebooks=codebooks / 127,
+            projection=projection * scales[:, None] / 127,
+        )
+    squares = np.square(decoded_rows(found) - rows).sum(axis=1)
+    return lost + own @ squares * total / own.sum()

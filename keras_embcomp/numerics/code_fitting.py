@@ -203,8 +203,8 @@ def _regression(features, table, weights):
     return solution[:-1], solution[-1]
 
 
-def normalised(codebooks, projection):
-    """Returns both factors with numbers from -1 to 1, and scales.
+def factors_in_bytes(codebooks, projection):
+    """Returns both factors as int8, 127 times numbers from -1 to 1, and scales.
 
     Each direction has a scale of its own in both factors. As one multiplies the
     other, their product is the one scale, of a row of the projection.
@@ -212,4 +212,12 @@ def normalised(codebooks, projection):
     largest = np.maximum(np.abs(codebooks).max(axis=1), 1e-30)
     projection = projection * largest.reshape(-1, 1)
     scales = np.maximum(np.abs(projection).max(axis=1), 1e-30)
-    return codebooks / largest[:, None], projection / scales[:, None], scales
+    factors = codebooks / largest[:, None], projection / scales[:, None]
+    return (*(np.round(127 * x).astype("int8") for x in factors), scales)
+
+
+def rows_in_bytes(rows):
+    """Returns rows as int8, and the scale of each."""
+    scales = np.abs(rows).max(axis=1) / 127
+    divided = rows / np.maximum(scales, 1e-38)[:, None]
+    return np.round(divided).astype("int8"), scales

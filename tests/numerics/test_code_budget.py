@@ -54,3 +54,18 @@ def test_water_fills_up_to_one_level():
     # Two bits: levels 8 -> 1 takes 1.5, 2 -> 1 takes 0.5.
     found = code_budget.water_filled(variances, 2.0)
     np.testing.assert_allclose(found, [1, 1, 0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_kept", [0, 250])
+def test_the_sample_knows_what_heavy_rows_lose(num_kept, generator):
+    table = generator.normal(size=(40_000, 8)).astype("float32")
+    counts = 1 / (1 + generator.permutation(len(table)))
+    weights = counts / counts.mean()
+    sizes = {"num_parts": 2, "part_width": 4, "codebook_size": 256}
+    sizes |= {"num_kept": num_kept, "factors_dtype": "int8"}
+    layer = ProductQuantizedEmbedding.from_dense(
+        table, **sizes, frequencies=counts
+    )
+    squares = np.square(layer.to_dense() - table).sum(axis=1)
+    found = code_budget.sampled_loss(table, weights, **sizes)
+    np.testing.assert_allclose(found, weights @ squares, rtol=0.05)
