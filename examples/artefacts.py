@@ -64,15 +64,20 @@ class Exports:
         }
 
 
+def without_optimizer(model):
+    """Returns a copy that is not compiled: no optimizer state is saved."""
+    plain = keras.Model.from_config(model.get_config())
+    plain.set_weights(model.get_weights())
+    return plain
+
+
 def export(model, folder, text_to_ids):
     """Writes a classifier to a folder as `.keras`, `.tflite` and SavedModel.
 
     The first two take ids. The SavedModel, for TensorFlow Serving, takes
     strings: it holds `text_to_ids`.
     """
-    # A copy that is not compiled has no optimizer state to save.
-    plain = keras.Model.from_config(model.get_config())
-    plain.set_weights(model.get_weights())
+    plain = without_optimizer(model)
     exports = Exports(
         folder / "model.keras",
         folder / "model.tflite",

@@ -10,7 +10,7 @@ fine-tuned with a cyclically annealed learning rate, written as `.keras`,
         --data-dir ../shared/data
 
 The output folder gets `table.md`, `results.json`, two plots, the vocabulary,
-the labels, and the fine-tuned model in the three formats.
+the labels, the dense model, and the fine-tuned one in the three formats.
 """
 
 import argparse
@@ -29,7 +29,13 @@ try:
     import keras
     import tensorflow as tf
     import tensorflow_datasets as tfds
-    from artefacts import check_agreement, export, new_folder, predicted_labels
+    from artefacts import (
+        check_agreement,
+        export,
+        new_folder,
+        predicted_labels,
+        without_optimizer,
+    )
     from comparison import lookup_ratios, markdown_table, plot_comparison
     from text_datasets import NAMES, load
     from text_pipeline import TextToIds, frequent_words, write_vocabulary
@@ -150,6 +156,7 @@ def run(options, folder):
     train(dense, data, epochs, batch_size)
     test = data["test"]
     rows = [measure_only("dense", dense, text_to_ids, test, folder)]
+    without_optimizer(dense).save(folder / "dense.keras")
 
     small = compress_embedding(dense)
     rank = small.get_layer("embedding").rank
