@@ -36,7 +36,8 @@ TEXTS = (
     'Film: "Sideways" took five Oscar nominations; best actor isn\'t one.',
     "Broadband users download 10GB of music a month, a £5.3bn market!",
     "STRASSE, Straße, ΟΔΟΣ, οδός, İstanbul, naïve, 東京 🙂",
-    "no-break\u00a0space, tab\tline\nfeed\u000bvertical",
+    "no-break\u00a0space, tab\tline\nfeed\u000bvertical soft\u00adhyphen",
+    "\ufb01lm, \uff26\uff29\uff2c\uff2d, \u2460 \u00bd, zero\u200bwidth",
     "",
 )
 

@@ -4,11 +4,15 @@ const PADDING = 0, UNKNOWN = 1;
 // RE2, which splits the texts in training, knows these white spaces only.
 const WORD = /[\p{L}\p{M}\p{N}]+|[^\p{L}\p{M}\p{N}\t\n\f\r ]/gu;
 
-// Full case folding: by letter, as a whole word would get a final sigma.
+// NFKC_Casefold, as ICU's: by letter, as a whole word would get a final sigma.
 const folded = (text) =>
-  Array.from(text, (letter) => (letter === 'İ' ? 'i̇' : letter.toUpperCase()))
+  Array.from(
+    text.normalize('NFKC').replace(/\p{Default_Ignorable_Code_Point}/gu, ''),
+    (letter) => letter.toLowerCase().toUpperCase(),
+  )
     .join('')
-    .replace(/./gsu, (letter) => letter.toLowerCase());
+    .replace(/./gsu, (letter) => letter.toLowerCase())
+    .normalize('NFKC');
 
 export const splitWords = (text) => folded(text).match(WORD) ?? [];
 
