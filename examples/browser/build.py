@@ -4,8 +4,8 @@
     python examples/browser/build.py /tmp/news
 
 Writes the dense and the compressed model as LiteRT files of one text at a
-time, the words, the labels, and texts with what Keras says of them to `build`
-beside this file. `npm start` serves the page.
+time, the words, the labels, and texts with what the files say of them here to
+`build` beside this file. `npm start` serves the page.
 """
 
 import argparse
@@ -21,12 +21,18 @@ sys.path.append(str(HERE.parent))
 
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
+from ai_edge_litert.interpreter import Interpreter  # noqa: E402
 from artefacts import new_folder  # noqa: E402
 from text_pipeline import TextToIds  # noqa: E402
 
 from keras_embcomp import export_litert  # noqa: E402
 
-MODELS = {"dense": "dense.keras", "compressed": "model.keras"}
+# From a name to the file of the main example and the numbers of its tables.
+MODELS = {
+    "dense": ("dense.keras", "float32"),
+    "compressed": ("model.keras", "float32"),
+    "compressed, 4 bits": ("model.keras", "int4"),
+}
 # The first one stands in the page at its start; the others are hard to split.
 TEXTS = (
     "The Bank of England left interest rates unchanged on Thursday, and said "
@@ -48,7 +54,7 @@ def main():
     options = parser.parse_args()
     missing = [
         name
-        for name in (*MODELS.values(), "vocabulary.txt", "labels.txt")
+        for name in (*dict(MODELS.values()), "vocabulary.txt", "labels.txt")
         if not (options.results / name).is_file()
     ]
     if missing:
@@ -66,23 +72,36 @@ def build(results, folder):
         shutil.copy(results / name, folder)
     lines = (folder / "vocabulary.txt").read_text("utf-8").split("\n")
     listed, probabilities = [], []
-    for name, file in MODELS.items():
+    for number, (name, (file, table_format)) in enumerate(MODELS.items()):
         model = keras.saving.load_model(results / file)
         # Without the marks of padding and unknown words, and the last end.
         text_to_ids = TextToIds(lines[2:-1], model.input_shape[1])
-        ids = text_to_ids(tf.constant(TEXTS))
-        written = export_litert(model, folder / f"{name}.tflite", batch=1)
+        ids = text_to_ids(tf.constant(TEXTS)).numpy()
+        written = export_litert(
+            model,
+            folder / f"model-{number}.tflite",
+            batch=1,
+            table_format=table_format,
+        )
         listed.append({"name": name, "file": written.path.name})
-        probabilities.append(model.predict(ids, verbose=0).tolist())
+        probabilities.append(outputs_of(written.path, ids))
         print(f"{name}: {written.bytes:,} bytes")
     examples = [
         {"text": text, "ids": own, "probabilities": values}
         for text, own, *values in zip(
-            TEXTS, ids.numpy().tolist(), *probabilities, strict=True
+            TEXTS, ids.tolist(), *probabilities, strict=True
         )
     ]
     (folder / "models.json").write_text(json.dumps(listed))
     (folder / "examples.json").write_text(json.dumps(examples))
+
+
+def outputs_of(file, ids):
+    """Returns what a LiteRT file gives for each row of ids, here."""
+    runner = Interpreter(str(file)).get_signature_runner("serving_default")
+    return [
+        next(iter(runner(ids=row[None]).values()))[0].tolist() for row in ids
+    ]
 
 
 if __name__ == "__main__":

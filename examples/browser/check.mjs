@@ -1,4 +1,4 @@
-// Loads the page in headless Chromium and compares it with Keras.
+// Loads the page in headless Chromium and compares it with LiteRT for Python.
 //
 //   node check.mjs [--screenshot FILE]
 //
@@ -102,7 +102,7 @@ try {
   }
   console.log(`\nAfter typing: ${labels.replaceAll('\n', ', ')}`);
   console.log(
-    `Chromium ${browser.version()}: ${examples.length} texts as in Keras, ` +
+    `Chromium ${browser.version()}: ${examples.length} texts as in Python, ` +
       `at most ${difference.toExponential(1)} off; no outside requests`,
   );
 } finally {
