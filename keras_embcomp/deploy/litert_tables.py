@@ -2,14 +2,15 @@
 
 The converter knows no integers of 4 bits, and no products with integers. So a
 model is traced with floats in their place, each with a mark, and they are
-exchanged in the finished file. Scales of rows stay tensors of the model: in the
-file's own form they would take 12 bytes a row, where ours take one.
+exchanged in the finished file. Scales of rows are tensors of the model: in the
+file's own form they would take 12 bytes a row, where ours take one or two.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
 
 from keras_embcomp.deploy.litert_files import edited
 from keras_embcomp.numerics.backends import unfolded_rows
@@ -25,7 +26,7 @@ def _integers_of(table, ids):
     return tf.cast(tf.gather(table, ids), "float32")
 
 
-class _Stored(NamedTuple):
+class _Integers(NamedTuple):
     """Columns of a packed table, to be stored as they are."""
 
     table: PackedTable
@@ -43,6 +44,26 @@ class _Stored(NamedTuple):
         integers = self.table.integers()[:, self.start : self.stop]
         missing = self.width - integers.shape[1]
         return np.pad(integers, ((0, 0), (0, missing)))
+
+
+class _Scales(NamedTuple):
+    """Scales of rows, to be stored as float16."""
+
+    table: PackedTable
+    block: int
+
+    @property
+    def width(self):
+        """Numbers in the file: no fewer than a mark has."""
+        return max(self.table.shape[0], len(_MARK) + 1)
+
+    def halves(self):
+        """Returns the scales as an array of shape `(width,)`."""
+        steps = np.asarray(self.table.steps)[:, self.block, None]
+        form = Format(self.table.form.bits, None)
+        scales = np.ravel(scales_of(np.ones(1, "float32"), steps, form, 1))
+        missing = self.width - len(scales)
+        return np.pad(scales, (0, missing)).astype("float16")
 
 
 class FileTables:
@@ -73,13 +94,15 @@ class FileTables:
         if table.form.bits == 8 or not hasattr(table.values, "value"):
             # A gather of bytes takes half the time of an EMBEDDING_LOOKUP.
             return table.decoded(pick)
-        number = self._number(table, 0, table.columns)
-        stored = self._stored[number]
+        number, stored = self._place(_Integers(table, 0, table.columns))
         height = -(-4 * (len(_MARK) + 1) // stored.width)
         mark = np.zeros(height * stored.width, "int8")
         marked = _mark(number).view("int8")
         mark[: len(marked)] = marked
-        flat = tf.cast(tf.reshape(ids, (-1,)), "int32")
+        flat = tf.reshape(ids, (-1,))
+        if flat.dtype == tf.int64:  # those that are out of range stay so
+            flat = tf.clip_by_value(flat, -1, table.shape[0])
+        flat = tf.cast(flat, "int32")
         found = _integers_of(mark.reshape(height, stored.width), flat)
         found = found[:, : table.columns]
         lead = tf.shape(ids)
@@ -93,29 +116,41 @@ class FileTables:
             return tf.matmul(hidden, table, transpose_b=True)
         self._products = True
         lead, columns = tf.shape(hidden)[:-1], table.columns
-        scaled = hidden * tf.cast(table.column_scales, hidden.dtype)
-        scaled = tf.reshape(scaled, (-1, columns))
+        scales = tf.convert_to_tensor(table.column_scales)
+        scaled = tf.reshape(tf.cast(hidden, "float32") * scales, (-1, columns))
         width = table.form.width_of_block(columns)
         sums = 0.0
         for block, start in enumerate(range(0, columns, width)):
             stop = min(start + width, columns)
-            number = self._number(table, start, stop)
-            missing = self._stored[number].width - (stop - start)
+            number, stored = self._place(_Integers(table, start, stop))
+            missing = stored.width - (stop - start)
             part = tf.pad(scaled[:, start:stop], ((0, 0), (0, missing)))
             marked = np.zeros((table.shape[0], part.shape[1]), "float32")
             marked.flat[: len(_MARK) + 1] = _mark(number)
             found = tf.matmul(part, tf.constant(marked), transpose_b=True)
             if table.steps is not None:
-                found = found * _scales_of_rows(table, block, hidden)
+                found = found * self._scales_of_rows(table, block, hidden)
             sums = sums + found
+        sums = tf.cast(sums, hidden.dtype)
         return tf.reshape(sums, tf.concat([lead, [table.shape[0]]], 0))
 
-    def _number(self, table, start, stop):
-        key = id(table.values), start, stop
+    def _scales_of_rows(self, table, block, inputs):
+        """Returns the scales of rows in a block, of shape `(1, rows)`."""
+        number, stored = self._place(_Scales(table, block))
+        marked = np.zeros((1, stored.width), "float32")
+        marked[0, : len(_MARK) + 1] = _mark(number)
+        # The converter would multiply constants with constants.
+        scales = unfolded_rows(tf.constant(marked), inputs)
+        return scales[:, : table.shape[0]]
+
+    def _place(self, stored):
+        """Returns the number of what is stored, and that of its kind."""
+        key = type(stored), id(stored.table.values), *stored[1:]
         if key not in self._numbers:
             self._numbers[key] = len(self._stored)
-            self._stored.append(_Stored(table, start, stop))
-        return self._numbers[key]
+            self._stored.append(stored)
+        number = self._numbers[key]
+        return number, self._stored[number]
 
     @property
     def tolerance(self):
@@ -132,27 +167,21 @@ class FileTables:
         return edited(content, self._fill)
 
     def _fill(self, file):
-        from tensorflow.lite.python import schema_py_generated as schema
-
         buffers = {}
         for graph in file.subgraphs:
-            for index, tensor in enumerate(graph.tensors):
-                data = file.buffers[tensor.buffer].data
-                number = _number_of(data)
+            for index, tensor in enumerate(list(graph.tensors)):
+                number = _number_of(file.buffers[tensor.buffer].data)
                 if number is None:
                     continue
                 stored = self._stored[number]
                 if number not in buffers:
-                    bits = stored.table.form.bits
-                    buffer = schema.BufferT()
-                    buffer.data = _bytes_of(stored.integers(), bits)
-                    file.buffers.append(buffer)
-                    buffers[number] = len(file.buffers) - 1
-                _make_integers(tensor, stored, buffers[number], schema)
-                _check_users(graph, index, schema)
-        for buffer in file.buffers:
-            if _number_of(buffer.data) is not None:
-                buffer.data = None
+                    buffers[number] = _add_buffer(file, stored)
+                if isinstance(stored, _Scales):
+                    _make_halves(file, graph, index, buffers[number])
+                else:
+                    _make_integers(graph, index, stored, buffers[number])
+        if len(buffers) < len(self._stored):
+            raise _lost("left it out")
 
 
 def _rows_of_halves(table, ids):
@@ -164,15 +193,6 @@ def _rows_of_halves(table, ids):
     bits = tf.bitcast(tf.cast(table.value, "float16"), "int16")
     rows = tf.bitcast(tf.gather(bits, ids), "float16")
     return tf.cast(rows, "float32")
-
-
-def _scales_of_rows(table, block, inputs):
-    """Returns the scales of rows in a block, of shape `(1, rows)`."""
-    steps = unfolded_rows(tf.convert_to_tensor(table.steps), inputs)
-    steps = tf.reshape(steps[:, block], (-1, 1))
-    one = np.ones(1, "float32")
-    scales = scales_of(one, steps, Format(table.form.bits, None), 1)
-    return tf.reshape(scales, (1, -1))
 
 
 def _mark(number):
@@ -195,22 +215,57 @@ def _bytes_of(integers, bits):
     return nibbles[::2] | (nibbles[1::2] << 4)
 
 
-def _make_integers(tensor, stored, buffer, schema):
-    bits = stored.table.form.bits
-    tensor.type = (
-        schema.TensorType.INT8 if bits == 8 else schema.TensorType.INT4
-    )
+def _add_buffer(file, stored):
+    """Adds the bytes of what is stored, and returns their number."""
+    buffer = schema.BufferT()
+    if isinstance(stored, _Scales):
+        buffer.data = stored.halves().view("uint8")
+    else:
+        buffer.data = _bytes_of(stored.integers(), stored.table.form.bits)
+    file.buffers.append(buffer)
+    return len(file.buffers) - 1
+
+
+def _make_integers(graph, index, stored, buffer):
+    """Makes a tensor one of integers, for operations that take them."""
+    types, bits = schema.TensorType, stored.table.form.bits
+    tensor = graph.tensors[index]
+    tensor.type = types.INT8 if bits == 8 else types.INT4
     tensor.shape = [stored.table.shape[0], stored.width]
     tensor.buffer = buffer
     tensor.quantization = schema.QuantizationParametersT()
     tensor.quantization.scale = np.ones(1, "float32")
     tensor.quantization.zeroPoint = np.zeros(1, "int64")
-
-
-def _check_users(graph, index, schema):
     for operator in graph.operators:
         if index not in list(operator.inputs):
             continue
         options = operator.builtinOptions
         if isinstance(options, schema.FullyConnectedOptionsT):
             options.asymmetricQuantizeInputs = True
+        elif options is not None:
+            raise _lost(f"used it for {type(options).__name__}")
+
+
+def _make_halves(file, graph, index, buffer):
+    """Makes a tensor one that is unpacked from halves, once."""
+    tensor, halves = graph.tensors[index], schema.TensorT()
+    halves.shape, halves.buffer = tensor.shape, buffer
+    halves.type, tensor.buffer = schema.TensorType.FLOAT16, 0
+    graph.tensors.append(halves)
+    code = schema.OperatorCodeT()
+    code.builtinCode = schema.BuiltinOperator.DEQUANTIZE
+    code.deprecatedBuiltinCode = code.builtinCode
+    code.version = 3
+    file.operatorCodes.append(code)
+    operator = schema.OperatorT()
+    operator.opcodeIndex = len(file.operatorCodes) - 1
+    operator.inputs = [len(graph.tensors) - 1]
+    operator.outputs = [index]
+    graph.operators.insert(0, operator)
+
+
+def _lost(what):
+    return RuntimeError(
+        f"The converter was given a table and {what}. This is a fault of the "
+        "export: please report the model's layers."
+    )

@@ -35,7 +35,7 @@ def constants(path):
     }
 
 
-def tied(layer, width, vocabulary=None):
+def tied(layer, width):
     """A model with a table on both sides."""
     ids = keras.Input((None,), dtype="int32", name="ids")
     hidden = keras.layers.Dense(width, activation="tanh")(layer(ids))
@@ -80,15 +80,15 @@ def test_a_plain_embedding_has_rows_of_few_bytes(width, tmp_path):
 
 
 def test_ids_out_of_range_are_refused_in_every_format(tmp_path):
-    ids = keras.Input((2,), dtype="int32", name="ids")
+    ids = keras.Input((2,), dtype="int64", name="ids")
     model = keras.Model(ids, keras.layers.Embedding(50, 8)(ids))
     for table_format in FORMATS:
         path = tmp_path / f"{table_format}.tflite"
         export_litert(model, path, table_format)
         runner = interpreter(path).get_signature_runner()
-        for wrong in (-1, 50):
+        for wrong in (-1, 50, 2**32 + 1):
             with pytest.raises(RuntimeError):
-                runner(ids=np.array([[1, wrong]], "int32"))
+                runner(ids=np.array([[1, wrong]], "int64"))
 
 
 @pytest.mark.parametrize("table_format", FORMATS)
