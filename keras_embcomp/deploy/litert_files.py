@@ -4,6 +4,7 @@ import functools
 import hashlib
 import re
 import tempfile
+import warnings
 
 from keras_embcomp.deploy.tracing import traced_function
 
@@ -73,7 +74,10 @@ def _converted(converter, halves, samples):
         kinds = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, *kinds]
     converter.target_spec.supported_ops = kinds
     try:
-        return converter.convert()
+        with warnings.catch_warnings():
+            # Its own, which it finds ranges with.
+            warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is dep")
+            return converter.convert()
     except ConverterError as error:
         raise ValueError(
             "`model` must need builtin LiteRT operations only. "

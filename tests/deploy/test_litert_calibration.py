@@ -6,11 +6,7 @@ import pytest
 
 from keras_embcomp import LowRankEmbedding, export_litert
 
-# The converter's own interpreter announces its end.
-pytestmark = [
-    pytest.mark.tensorflow_only,
-    pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated"),
-]
+pytestmark = pytest.mark.tensorflow_only
 
 
 def classifier():
