@@ -237,5 +237,11 @@ def _export(options):
             f"{written.error:.2g}, {written.latency_ms:.3g} ms a call"
         )
         return text, {**written._asdict(), "path": str(written.path)}
+    fixed = options.batch, options.sequence
+    if options.format != "float32" or fixed != (None, None):
+        raise ValueError(
+            "--format, --batch and --sequence are for an output that ends in "
+            f".tflite. Received: {options.output}"
+        )
     folder = export_serving(model, options.output, version=options.version)
     return f"{folder}: same outputs as Keras", {"path": str(folder)}

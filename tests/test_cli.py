@@ -34,6 +34,8 @@ def test_exports_by_the_suffix_of_the_output(saved, tmp_path, capsys):
     assert told["bytes"] == small.stat().st_size
     assert 1e-4 < told["error"] < 0.05
     folder = tmp_path / "served"
+    assert main(["export", saved, str(folder), "--format", "int8"]) == 1
+    assert "an output that ends in .tflite" in capsys.readouterr().err
     assert main(["export", saved, str(folder), "--version", "3"]) == 0
     assert (folder / "3" / "saved_model.pb").exists()
 

@@ -113,10 +113,7 @@ def export_litert(
     from keras_embcomp.deploy.litert_tables import FileTables
 
     with written_whole(path) as temporary:
-        if samples is None:
-            rounded = formatted(models, table_format)
-        else:
-            rounded = models
+        rounded = formatted(models, "float32" if samples else table_format)
         halves = table_format == "float16"
         tables = FileTables(halves, ranges=samples is not None)
         names = {
@@ -220,6 +217,7 @@ def _compared(runner, model, rounded, inputs, tolerance):
             difference, largest_difference(expected, found, tolerance)
         )
         for one, other in zip(predictions(model, samples), found, strict=True):
+            one = one.astype("float32")
             known = np.isfinite(one)
             squares += np.sum(np.square(one[known] - other[known]))
             total += np.sum(np.square(one[known]))

@@ -25,18 +25,23 @@ FORMATS = {"float32": None, "float16": None, "int8": 8, "int4": 4}
 def formatted(models, table_format):
     """Returns copies of models that have the rounding of a format.
 
+    The copies compute in float32, where the models may in half precision.
+
     Args:
         models: Dict of models, which may share layers; so will the copies.
         table_format: A key of `FORMATS`.
     """
-    if table_format == "float32":
-        return models
     joint = _joint(list(models.values()))
+    if table_format == "float32":
+        if not any(map(_is_mixed, joint._flatten_layers())):
+            return models
+        return _parts(_in_float32(replaced(joint, {})), models)
     bits = FORMATS[table_format]
     copy = replaced(
         joint,
         {id(layer): _stored(layer, bits) for _, layer in dense_places(joint)},
     )
+    _in_float32(copy)
     if bits is None:
         for variable in copy.variables:
             if variable.dtype == "float32":
@@ -75,6 +80,20 @@ def _parts(copy, models):
         )
         for name, model in models.items()
     }
+
+
+def _is_mixed(layer):
+    return layer.compute_dtype != layer.variable_dtype and (
+        layer.quantization_mode is None
+    )
+
+
+def _in_float32(model):
+    """Returns a model after its layers were told to compute in float32."""
+    for layer in model._flatten_layers():
+        if _is_mixed(layer):
+            layer.dtype_policy = layer.variable_dtype
+    return model
 
 
 def _half(variable):

@@ -157,6 +157,18 @@ def test_a_model_without_tables_and_names_is_exported(tmp_path):
         assert name == model.inputs[0].name
 
 
+@pytest.mark.parametrize("table_format", ["float32", *FORMATS])
+def test_a_model_of_mixed_precision_is_exported_in_float32(
+    table_format, tmp_path
+):
+    layer = LowRankEmbedding(400, 32, 16, dtype="mixed_bfloat16")
+    model = tied(layer, 32)
+    path = tmp_path / "a.tflite"
+    written = export_litert(model, path, table_format)
+    assert layer.compute_dtype == "bfloat16"
+    assert written.error < LOST.get(table_format, 0) + 0.02
+
+
 @pytest.mark.parametrize("table_format", FORMATS)
 def test_signatures_and_recurrent_layers_have_formats_too(
     table_format, tmp_path
