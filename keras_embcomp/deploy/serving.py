@@ -66,7 +66,7 @@ def export_serving(
     target = _new_version(Path(path).expanduser(), version)
     _check_preprocess(model, preprocess)
     signatures = checked_signatures(signatures)
-    module = traced_module(model, signatures=signatures)
+    module = traced_module(model, signatures)
     module.preprocess = preprocess
     module.served = {**served_functions(module, preprocess), **module.extra}
     examples = list(examples_of(model, module, preprocess, signatures))

@@ -12,14 +12,16 @@ def traced_function(
     input_names=None,
     file_tables=None,
     finish=None,
+    variables=False,
 ):
     """Returns a `tf.function` that is the model, named inside and out.
 
     Its inputs have the names of the model's inputs, if not `input_names`, or
     `text` if a module comes before it; it returns a dict with the names of the
     model's outputs.
-    Sizes that are given are fixed, as in `input_shapes`; `file_tables` is for
-    `for_export`. When the model is traced, `finish` is called in its graph.
+    Sizes that are given are fixed, as in `input_shapes`; `file_tables` and
+    `variables` are for `for_export`. When the model is traced, `finish` is
+    called in its graph.
     """
     import tensorflow as tf
 
@@ -39,7 +41,7 @@ def traced_function(
         inputs = list(inputs)
         if preprocess is not None:
             inputs = [preprocess(inputs[0])]
-        with for_export(file_tables):
+        with for_export(file_tables, variables):
             outputs = dict(zip(names, call(model, inputs), strict=True))
         if finish is not None:
             finish()
@@ -48,21 +50,20 @@ def traced_function(
     return tf.function(serve, input_signature=specs)
 
 
-def traced_module(model, preprocess=None, signatures=None):
+def traced_module(model, signatures):
     """Returns a `tf.Module` whose function `serve` is the model.
 
-    The function is that of `traced_function`. Each weight is tracked once. The
-    dict `extra` of the module has the given functions as they are exported.
+    The function is that of `traced_function`. Each weight is a variable that is
+    tracked once. The dict `extra` of the module has the given functions as they
+    are exported.
     """
     import tensorflow as tf
 
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
-    module.preprocess = preprocess
-    module.serve = traced_function(model, preprocess)
+    module.serve = traced_function(model, variables=True)
     module.extra = {
-        name: _exported(function)
-        for name, function in (signatures or {}).items()
+        name: _exported(function) for name, function in signatures.items()
     }
     return module
 
@@ -71,7 +72,7 @@ def _exported(function):
     import tensorflow as tf
 
     def call(*inputs):
-        with for_export():
+        with for_export(variables=True):
             return function.python_function(*inputs)
 
     return tf.function(call, input_signature=function.input_signature)

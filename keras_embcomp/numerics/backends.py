@@ -7,10 +7,11 @@ import keras
 
 _exporting = contextvars.ContextVar("exporting", default=False)
 _file_tables = contextvars.ContextVar("file_tables", default=None)
+_variables = contextvars.ContextVar("variables", default=False)
 
 
 @contextlib.contextmanager
-def for_export(file_tables=None):
+def for_export(file_tables=None, variables=False):
     """Within it, calls are traced into a file that is to be small.
 
     Lookups are plain gathers, which refuse negative ids, and nothing is
@@ -20,13 +21,20 @@ def for_export(file_tables=None):
         file_tables: What puts tables into the file in a form of its own, with
             methods `rows(table, ids)` and `product(hidden, table)`; `None` if
             they are ordinary weights there.
+        variables: Whether weights stay variables there, of which no converter
+            computes anything beforehand.
     """
-    tokens = _exporting.set(True), _file_tables.set(file_tables)
+    changed = {
+        _exporting: True,
+        _file_tables: file_tables,
+        _variables: variables,
+    }
+    tokens = [(name, name.set(value)) for name, value in changed.items()]
     try:
         yield
     finally:
-        _exporting.reset(tokens[0])
-        _file_tables.reset(tokens[1])
+        for name, token in tokens:
+            name.reset(token)
 
 
 def exporting() -> bool:
@@ -85,4 +93,7 @@ def unfolded_rows(table, tensor, start=0, end=None):
     import tensorflow as tf
 
     end = table.shape[0] if end is None else end
+    if _variables.get():
+        rows = tf.convert_to_tensor(table)
+        return rows if end - start == table.shape[0] else rows[start:end]
     return tf.gather(table, unfolded_range(tensor, start, end))

@@ -113,9 +113,10 @@ def grouped_rows(places, outside, embeddings, projections, dtype):
     ):
         size = embedding.shape[0]
         place = places - start
-        own = ops.logical_and(place >= 0, place < size)
-        place = ops.clip(place, 0, size - 1) + outside * size
-        rows = ops.cast(take_rows(embedding, place), dtype)
+        inside = ops.clip(place, 0, size - 1)
+        own = ops.equal(place, inside)
+        found = take_rows(embedding, inside + outside * size)
+        rows = ops.cast(found, dtype)
         rows = ops.where(ops.expand_dims(own, -1), rows, 0)
         if projection is None:
             dense = dense + rows

@@ -27,7 +27,9 @@ def take_rows(table, ids):
         return tables_in_file().rows(table, ids)
 
     def pick(rows):
-        return gather_rows(ops.reshape(rows, rows.shape), ids)
+        if not exporting():
+            rows = ops.reshape(rows, rows.shape)
+        return gather_rows(rows, ids)
 
     if not isinstance(table, RoundedTable):
         return pick(table)
