@@ -148,6 +148,7 @@ def plot(rows, path):
             )
         axis.set(title=title, xscale="log")
         axis.grid(alpha=0.3, which="both")
+    axes[1].set(xscale="linear", xlim=(0, None))
     axes[0].set_yticks(range(len(METHODS)), list(METHODS))
     axes[0].invert_yaxis()
     axes[-1].legend(frameon=False)
