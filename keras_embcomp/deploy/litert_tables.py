@@ -92,7 +92,7 @@ class FileTables:
                 return _rows_of_halves(table, ids)
             return pick(table)
         if table.form.bits == 8 or not hasattr(table.values, "value"):
-            # A gather of bytes takes half the time of an EMBEDDING_LOOKUP.
+            # A gather of bytes is faster than an EMBEDDING_LOOKUP.
             return table.decoded(pick)
         number, stored = self._place(_Integers(table, 0, table.columns))
         height = -(-4 * (len(_MARK) + 1) // stored.width)
