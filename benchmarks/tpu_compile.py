@@ -41,11 +41,13 @@ from jax.sharding import (
     SingleDeviceSharding,
 )
 
+from keras_embcomp import TableParallel
+
 BATCH, LENGTH = 16, 16
 SIDES = ("Embedding", "Softmax")
 TARGETS, CHIPS = ("v5e", "v6e"), ("one", "all", "sharded")
 DTYPES = ("float32", "mixed_bfloat16")
-SHARDED = ("tensor train", "GroupReduce")  # with layouts of their own
+SHARDED = ("tensor train", "GroupReduce")
 # What a TPU has not, and what leaves it within a step.
 FORBIDDEN = {
     "f64": r"\bf64\[",
@@ -105,13 +107,7 @@ def layout():
     mesh = keras.distribution.DeviceMesh(
         (2, 4), ("batch", "model"), keras.distribution.list_devices()
     )
-    layouts = keras.distribution.LayoutMap(mesh)
-    layouts[".*core_[0-9]+"] = (None, None, "model", None)
-    layouts[".*embeddings_[0-9]+"] = (None, "model")
-    layouts[".*kernels_[0-9]+"] = ("model", None)
-    return keras.distribution.ModelParallel(
-        layout_map=layouts, batch_dim_name="batch"
-    )
+    return TableParallel(mesh)
 
 
 def shardings_of(state, target, chips):
