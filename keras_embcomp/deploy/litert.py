@@ -1,29 +1,21 @@
 """Export to LiteRT (TensorFlow Lite): one file, builtin operations only."""
 
-import itertools
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
-import numpy as np
 
 from keras_embcomp.checks import positive_int
 from keras_embcomp.deploy.litert_calibration import samples_of
-from keras_embcomp.deploy.litert_files import builtin_operations, converted
+from keras_embcomp.deploy.litert_files import converted, operations_of
 from keras_embcomp.deploy.litert_formats import FORMATS, formatted
+from keras_embcomp.deploy.litert_runs import compared, inputs_of, interpreters
 from keras_embcomp.deploy.verify import (
     check_exportable,
+    check_preprocess,
     input_shapes,
-    largest_difference,
-    output_names,
-    predictions,
-    sample_inputs,
     written_whole,
 )
-
-_CALLS = 20
-_COMPARED = 8
 
 
 class LiteRTExport(NamedTuple):
@@ -56,13 +48,14 @@ def export_litert(
     sequence=None,
     representative_data=None,
     signatures=None,
+    preprocess=None,
 ) -> LiteRTExport:
     """Writes a model as a `.tflite` file and checks it against Keras.
 
-    The file holds builtin operations only, so that it runs on every LiteRT
-    runtime. It is run, in several shapes, before it is moved to `path`; its
-    signature `serving_default` has the names of the model's inputs and
-    outputs.
+    Without `preprocess` the file holds builtin operations only, so that it runs
+    on every LiteRT runtime. It is run, in several shapes, before it is moved
+    to `path`; its signature `serving_default` has the names of the model's
+    inputs and outputs.
 
     Args:
         model: Functional or Sequential Keras model.
@@ -83,13 +76,19 @@ def export_litert(
             `table_format="int8"`.
         signatures: Dict of more models to call in the file, by name. Layers
             that they share with `model` are stored once.
+        preprocess: `tf.Module` that makes the model's only input of a string
+            tensor of shape `(batch,)`, by operations of TensorFlow Text such
+            as those of `FastBertTokenizer`. The signature then takes strings,
+            as `text`, and a runtime must have the operations that
+            `tensorflow_text.tflite_registrar` registers.
 
     Returns:
         A `LiteRTExport`.
 
     Raises:
         ValueError: if the model cannot be traced, needs an operation that is
-            not builtin, or `path` cannot be written.
+            neither builtin nor, for `preprocess`, of TensorFlow Text, or
+            `path` cannot be written.
         RuntimeError: if the converted model computes something else.
     """
     path = Path(path).expanduser()
@@ -109,7 +108,11 @@ def export_litert(
         check_exportable(one)
     _check_sizes(models.values(), sizes)
     samples = _checked_samples(representative_data, table_format, models, sizes)
-    interpreter_class = _interpreter_class()
+    before = {}
+    if preprocess is not None:
+        _check_text(model, preprocess, samples)
+        before = {"serving_default": preprocess}
+    interpreter_of = interpreters(preprocess is not None)
     from keras_embcomp.deploy.litert_tables import FileTables
 
     with written_whole(path) as temporary:
@@ -120,17 +123,16 @@ def export_litert(
             name: [spec.name for spec in one.inputs]
             for name, one in models.items()
         }
-        content = converted(rounded, names, sizes, tables, samples)
+        content = converted(rounded, names, sizes, tables, samples, before)
         content = tables.filled(content)
-        operations = builtin_operations(content)
-        # One thread: it compares with other machines, and with itself.
-        interpreter = interpreter_class(model_content=content, num_threads=1)
+        operations = operations_of(content, preprocess is not None)
+        interpreter = interpreter_of(content)
         cases = [
-            _compared(
+            compared(
                 interpreter.get_signature_runner(name),
                 one,
                 rounded[name],
-                samples or sample_inputs(one, **sizes),
+                inputs_of(one, sizes, samples, before.get(name)),
                 tables.tolerance,
             )
             for name, one in models.items()
@@ -194,53 +196,10 @@ def _checked_samples(data, table_format, models, sizes):
     return samples_of(data, model, input_shapes(model, **sizes))
 
 
-def _compared(runner, model, rounded, inputs, tolerance):
-    """Returns what a signature differs, its error, and its milliseconds.
-
-    Args:
-        runner: Of the signature.
-        model: The model as it was given.
-        rounded: The model with the rounding of the file.
-        inputs: Iterable of dicts of arrays by name.
-        tolerance: That of `largest_difference`.
-    """
-    difference, squares, total, latency = 0.0, 0.0, 0.0, None
-    names = output_names(rounded)
-    for samples in itertools.islice(inputs, _COMPARED):
-        found = runner(**samples)
-        found = [found[name].astype("float32") for name in names]
-        copies = [spec.name for spec in rounded.inputs]
-        expected = predictions(
-            rounded, dict(zip(copies, samples.values(), strict=True))
+def _check_text(model, preprocess, samples):
+    check_preprocess(model, preprocess)
+    if samples is not None:
+        raise ValueError(
+            "`preprocess` must come without `representative_data`, which is "
+            "for ids. Received: both"
         )
-        difference = max(
-            difference, largest_difference(expected, found, tolerance)
-        )
-        for one, other in zip(predictions(model, samples), found, strict=True):
-            one = one.astype("float32")
-            known = np.isfinite(one)
-            squares += np.sum(np.square(one[known] - other[known]))
-            total += np.sum(np.square(one[known]))
-        if latency is None:
-            latency = _milliseconds(lambda s=samples: runner(**s))
-    return difference, float(np.sqrt(squares / max(total, 1e-38))), latency
-
-
-def _milliseconds(function):
-    times = []
-    for _ in range(_CALLS):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return 1_000 * float(np.median(times))
-
-
-def _interpreter_class():
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise ImportError(
-            "`export_litert` checks the file with ai-edge-litert: "
-            "pip install 'keras_embcomp[deploy]'"
-        ) from error
-    return Interpreter

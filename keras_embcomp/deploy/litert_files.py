@@ -13,7 +13,7 @@ _HISTORY = b"CONVERSION_METADATA"
 _SAME_NUMBERS = ("Identity", "Reshape", "Transpose")
 
 
-def converted(models, names, sizes, tables, samples=None) -> bytes:
+def converted(models, names, sizes, tables, samples, preprocess) -> bytes:
     """Returns a file with a signature for each model of a dict.
 
     Args:
@@ -21,8 +21,10 @@ def converted(models, names, sizes, tables, samples=None) -> bytes:
         names: Dict of the names of their inputs.
         sizes: Dict of the sizes that `traced_function` fixes.
         tables: `FileTables`.
-        samples: List of dicts of inputs. If given, the file computes in 8
-            bits where it can.
+        samples: List of dicts of inputs or `None`. If given, the file computes
+            in 8 bits where it can.
+        preprocess: Dict of what makes the input of a model of strings, by the
+            model's name. The file may hold custom operations for it.
 
     Raises:
         ValueError: if a model needs an operation that is not builtin.
@@ -31,9 +33,11 @@ def converted(models, names, sizes, tables, samples=None) -> bytes:
 
     # Without a module that has the weights the converter writes none.
     module = tf.Module()
+    module.preprocess = preprocess
     module.functions = {
         name: traced_function(
             model,
+            preprocess.get(name),
             **sizes,
             input_names=names[name],
             file_tables=None if samples else tables,
@@ -47,16 +51,17 @@ def converted(models, names, sizes, tables, samples=None) -> bytes:
         for function in module.functions.values()
     ]
     if len(functions) == 1:
-        return _converted(
-            tf.lite.TFLiteConverter.from_concrete_functions(functions, module),
-            tables.halves,
-            samples,
+        converter = tf.lite.TFLiteConverter.from_concrete_functions(
+            functions, module
         )
+        converter.allow_custom_ops = bool(preprocess)
+        return _converted(converter, tables.halves, samples)
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures=module.functions)
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=list(models)
         )
+        converter.allow_custom_ops = bool(preprocess)
         return _converted(converter, tables.halves, samples)
 
 
@@ -197,12 +202,16 @@ def _packed_aligned(buffer, schema, builder):
     return schema.BufferEnd(builder)
 
 
-def builtin_operations(content: bytes) -> tuple[str, ...]:
+def operations_of(content: bytes, custom=False) -> tuple[str, ...]:
     """Returns the names of a flatbuffer's operations, or raises.
 
+    Args:
+        content: The file.
+        custom: Boolean. Whether operations may be custom or Flex.
+
     Raises:
-        ValueError: if one is custom or Flex, or reads a variable: then the
-            weights are not in the file.
+        ValueError: if one is, or reads a variable: then the weights are not in
+            the file.
     """
     from tensorflow.lite.python import schema_py_generated as schema
 
@@ -213,7 +222,9 @@ def builtin_operations(content: bytes) -> tuple[str, ...]:
     }
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     operations = {
-        names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        code.customCode.decode()
+        if custom and code.customCode
+        else names[max(code.builtinCode, code.deprecatedBuiltinCode)]
         for code in model.operatorCodes
     }
     refused = operations & {"CUSTOM", "VAR_HANDLE", "READ_VARIABLE"}

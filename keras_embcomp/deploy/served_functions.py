@@ -3,12 +3,12 @@
 import numpy as np
 
 from keras_embcomp.deploy.verify import (
+    SAMPLE_TEXTS,
     output_names,
     predictions,
     sample_inputs,
 )
 
-_TEXTS = np.array(["", "A sentence, to compare with.", "naïve 東京 42"])
 _IDS = ("int32", "int64")
 
 
@@ -106,9 +106,9 @@ def examples_of(model, module, preprocess, signatures):
     functions = served_functions(module, preprocess)
     if preprocess is not None:
         functions.pop("serving_default")
-        inputs = preprocess(tf.constant(_TEXTS))
+        inputs = preprocess(tf.constant(SAMPLE_TEXTS))
         samples = {model.inputs[0].name: inputs}
-        yield "serving_default", {"text": _TEXTS}, outputs_for(samples)
+        yield "serving_default", {"text": SAMPLE_TEXTS}, outputs_for(samples)
     for samples in sample_inputs(model) if functions else ():
         outputs = outputs_for(samples)
         for name, function in functions.items():
@@ -132,7 +132,7 @@ def examples_of(model, module, preprocess, signatures):
 def _sample(spec):
     import tensorflow as tf
 
-    shape = [size or len(_TEXTS) for size in spec.shape]
+    shape = [size or len(SAMPLE_TEXTS) for size in spec.shape]
     if spec.dtype == tf.string:
-        return np.resize(_TEXTS, shape)
+        return np.resize(SAMPLE_TEXTS, shape)
     return np.zeros(shape, spec.dtype.as_numpy_dtype)

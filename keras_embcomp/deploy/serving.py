@@ -3,8 +3,6 @@
 import contextlib
 from pathlib import Path
 
-import keras
-
 from keras_embcomp.checks import positive_int
 from keras_embcomp.deploy.served_extras import write_card, write_warmup
 from keras_embcomp.deploy.served_functions import (
@@ -15,6 +13,7 @@ from keras_embcomp.deploy.served_functions import (
 from keras_embcomp.deploy.tracing import traced_module
 from keras_embcomp.deploy.verify import (
     check_exportable,
+    check_preprocess,
     largest_difference,
     written_whole,
 )
@@ -64,7 +63,8 @@ def export_serving(
     import tensorflow as tf
 
     target = _new_version(Path(path).expanduser(), version)
-    _check_preprocess(model, preprocess)
+    if preprocess is not None:
+        check_preprocess(model, preprocess)
     signatures = checked_signatures(signatures)
     module = traced_module(model, signatures)
     module.preprocess = preprocess
@@ -94,25 +94,6 @@ def _new_version(path, version):
             f"Received: version={version}, and {target} exists"
         )
     return target
-
-
-def _check_preprocess(model, preprocess):
-    if preprocess is None:
-        return
-    import tensorflow as tf
-
-    if len(model.inputs) != 1:
-        raise ValueError(
-            "`preprocess` must serve a model with one input. "
-            f"Received: a model with {len(model.inputs)}"
-        )
-    if not callable(preprocess) or not isinstance(
-        preprocess, (tf.Module, keras.Layer)
-    ):
-        raise ValueError(
-            "`preprocess` must be a `tf.Module` or a Keras layer that can be "
-            f"called with strings. Received: preprocess={preprocess!r}"
-        )
 
 
 def _compare(expected, found):

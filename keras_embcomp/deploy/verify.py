@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+SAMPLE_TEXTS = np.array(["", "A sentence, to compare with.", "naïve 東京 42"])
 # Dynamic dimensions are tried at these sizes, in turn.
 _SIZES = ((1, 24), (3, 41))
 # Of the largest output: float32 sums in another order stay far below it.
@@ -47,6 +48,24 @@ def input_shapes(model, batch=None, sequence=None):
         )
         for spec in model.inputs
     }
+
+
+def check_preprocess(model, preprocess):
+    """Raises unless a module can make the model's only input."""
+    import tensorflow as tf
+
+    if len(model.inputs) != 1:
+        raise ValueError(
+            "`preprocess` must serve a model with one input. "
+            f"Received: a model with {len(model.inputs)}"
+        )
+    if not callable(preprocess) or not isinstance(
+        preprocess, (tf.Module, keras.Layer)
+    ):
+        raise ValueError(
+            "`preprocess` must be a `tf.Module` or a Keras layer that can be "
+            f"called with strings. Received: preprocess={preprocess!r}"
+        )
 
 
 def sample_inputs(model, seed=0, batch=None, sequence=None):
