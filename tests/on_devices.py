@@ -9,11 +9,9 @@ import sys
 import warnings
 from pathlib import Path
 
-os.environ.update(
-    KERAS_BACKEND="jax",
-    JAX_PLATFORMS="cpu",
-    XLA_FLAGS="--xla_force_host_platform_device_count=8",
-)
+os.environ.setdefault("KERAS_BACKEND", "jax")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 
 import keras
 import numpy as np
@@ -33,7 +31,6 @@ def mesh(*shape):
 
 def model_of(cases, distribution=None, vocabulary=VOCABULARY, **changes):
     """Returns a model with both sides of a method, under a distribution."""
-    keras.utils.clear_session()
     keras.utils.set_random_seed(0)
     kd.set_distribution(distribution)
     structure = {
@@ -45,18 +42,21 @@ def model_of(cases, distribution=None, vocabulary=VOCABULARY, **changes):
     head = cases[1].layer(vocabulary, **structure, name="head")
     hidden = keras.ops.mean(words(ids), axis=1)
     model = keras.Model(ids, head(hidden))
-    model.compile(
-        keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy"
-    )
+    adam = keras.optimizers.Adam(1e-2, name="adam")
+    model.compile(adam, "sparse_categorical_crossentropy")
     return model
 
 
-def losses_of(model, count=64):
+def some_data(count=64):
     generator = np.random.default_rng(0)
     ids = generator.integers(0, 300, (count, LENGTH)).astype("int32")
-    labels = generator.integers(0, 300, count).astype("int32")
-    settings = {"batch_size": 16, "epochs": 2, "shuffle": False, "verbose": 0}
-    return model.fit(ids, labels, **settings).history["loss"]
+    return ids, generator.integers(0, 300, count).astype("int32")
+
+
+def losses_of(model, data=None, batch_size=16):
+    settings = {"batch_size": batch_size, "shuffle": False, "verbose": 0}
+    data = data or some_data()
+    return model.fit(*data, epochs=2, **settings).history["loss"]
 
 
 def splits_of(variables):
@@ -85,12 +85,14 @@ def trained(cases, folder):
         found = numbers_of(keras.saving.load_model(path))
         pairs = zip(found, expected, strict=True)
         equal[name] = all(np.array_equal(*pair) for pair in pairs)
-    table = max(model.variables, key=lambda v: v.value.size)
     return {
         "losses": losses,
-        "splits": splits_of(model.trainable_variables + [table]),
+        "splits": splits_of(model.variables),
         "slots": splits_of(model.optimizer.variables[2:]),
-        "kept": table.value.addressable_shards[0].data.size / table.value.size,
+        "parts": {
+            v.path: v.value.addressable_shards[0].data.size / v.value.size
+            for v in model.variables
+        },
         "equal": equal,
     }
 
@@ -134,10 +136,10 @@ def main(folder):
         "own": splits_of(own.trainable_variables),
         "not dividing": not_dividing(cases[0]),
         "first batch": raised(
-            lambda: losses_of(model_of(cases[0], tables), count=15)
+            lambda: losses_of(model_of(cases[0], tables), some_data(15))
         ),
         "last batch": raised(
-            lambda: losses_of(model_of(cases[0], tables), count=31)
+            lambda: losses_of(model_of(cases[0], tables), some_data(31))
         ),
         "axis": raised(lambda: TableParallel(mesh(2, 4), axis="words")),
     }
