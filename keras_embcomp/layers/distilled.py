@@ -181,8 +181,7 @@ class DistilledSoftmax(DecodedTable, CompressedSoftmax):
             the paper's form.
         activation: Activation function. `None` gives logits.
         use_bias: Boolean. Whether each unit has a bias.
-        embeddings_initializer: Initializer of `embeddings`; see
-            `DistilledEmbedding`.
+        embeddings_initializer: As in `DistilledEmbedding`.
         projection_initializer: Initializer of `projection`.
         bias_initializer: Initializer of the bias.
         embeddings_regularizer: Regularizer of `embeddings`.
