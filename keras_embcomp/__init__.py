@@ -6,6 +6,7 @@ from keras_embcomp.deploy.litert import export_litert
 from keras_embcomp.deploy.serving import export_serving
 from keras_embcomp.distillation import EmbeddingDistiller
 from keras_embcomp.distribution import TableParallel, layout_map
+from keras_embcomp.layers.crossentropy_head import CrossentropyHead
 from keras_embcomp.layers.distilled import (
     DistilledEmbedding,
     DistilledSoftmax,
@@ -21,6 +22,7 @@ from keras_embcomp.layers.product_quantized import (
     ProductQuantizedSoftmax,
 )
 from keras_embcomp.layers.tensor_train import TTEmbedding, TTSoftmax
+from keras_embcomp.losses import compressed_crossentropy
 from keras_embcomp.plan import CompressionPlan
 from keras_embcomp.planning import plan_compression
 from keras_embcomp.report import report
@@ -31,6 +33,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CompressionPlan",
+    "CrossentropyHead",
     "CyclicallyAnnealedLearningRate",
     "DistilledEmbedding",
     "DistilledSoftmax",
@@ -47,6 +50,7 @@ __all__ = [
     "TTSoftmax",
     "TableParallel",
     "compress",
+    "compressed_crossentropy",
     "export_litert",
     "export_serving",
     "layout_map",

@@ -71,6 +71,25 @@ class Compressed(FactorFormats):
         """How many parameters the dense layer in its place would have."""
         raise NotImplementedError
 
+    def rows(self, ids):
+        """Returns the rows `ids` of the table, without building the table."""
+        raise NotImplementedError
+
+    def row_scores(self, hidden):
+        """Returns the logits as functions of the rows of factors.
+
+        `compressed_crossentropy` computes them for a block of units at a time.
+
+        Args:
+            hidden: Tensor of shape `(tokens, width)`, of the compute dtype.
+
+        Returns:
+            A list of `RowScores`, whose units follow each other, and an int32
+            tensor of shape `(vocabulary,)`: where each unit is among them, or
+            `None` if they have the order of the units.
+        """
+        raise NotImplementedError
+
     def to_dense(self):
         """Returns the table as a float32 NumPy array of `dense_shape`."""
         raise NotImplementedError
@@ -128,8 +147,8 @@ class CompressedEmbedding(Compressed):
     Laws: `layer(ids)` equals `layer.to_dense()[ids]`, and
     `layer(hidden, reverse=True)` equals `hidden @ layer.to_dense().T`.
 
-    A final class writes `build`, `rows`, `logits`, `to_dense` and
-    `from_dense`, and extends `get_config`.
+    A final class writes `build`, `rows`, `logits`, `row_scores`, `to_dense`
+    and `from_dense`, and extends `get_config`.
     """
 
     def __init__(self, input_dim, output_dim, mask_zero=False, **kwargs):
@@ -140,10 +159,7 @@ class CompressedEmbedding(Compressed):
         self.supports_masking = mask_zero
         # Keras would cast float ids too, and bfloat16 has no 257.
         self.autocast = False
-
-    def rows(self, ids):
-        """Returns the rows `ids` of the table, without building the table."""
-        raise NotImplementedError
+        self.bias = None  # of the logits, as in a `CompressedSoftmax`
 
     def logits(self, hidden):
         """Returns `hidden @ table.T`, of shape `(..., input_dim)`."""

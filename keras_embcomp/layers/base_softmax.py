@@ -21,8 +21,8 @@ class CompressedSoftmax(Compressed):
     `hidden @ layer.to_dense().T + layer.bias`; with the softmax, each row of
     the result sums to 1.
 
-    A final class writes `build_table`, `logits`, `to_dense` and `from_dense`,
-    and extends `get_config`. One whose logits come in parts also writes
+    A final class writes `build_table`, `rows`, `logits`, `row_scores`,
+    `to_dense` and `from_dense`, and extends `get_config`. One whose logits come in parts also writes
     `logit_blocks`.
     """
 

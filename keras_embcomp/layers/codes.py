@@ -23,6 +23,7 @@ from keras_embcomp.numerics.product_codes import (
     balanced_codes,
     coded_logits,
     coded_rows,
+    coded_scores,
     decoded_rows,
     kept_numbers,
     most_kept,
@@ -176,10 +177,13 @@ class CodedTable(Compressed):
             kept,
         )
 
-    def coded_rows(self, ids):
-        """Returns the rows of ids, of the compute dtype."""
+    def rows(self, ids):
+        """Returns the rows `ids` of the table."""
         tensors = self._tensors(self.compute_dtype, ids, packed=True)
         return coded_rows(ids, *tensors)
+
+    def row_scores(self, hidden):
+        return [coded_scores(hidden, *self._tensors(hidden.dtype))], None
 
     def logits(self, hidden):
         """Returns `hidden @ table.T`, of shape `(..., vocabulary)`."""

@@ -9,12 +9,14 @@ from keras_embcomp.layers.reconstruction import fit_rows
 from keras_embcomp.numerics.distilled import (
     Decoder,
     decoded_logits,
+    decoded_scores,
     lifted,
     principal_rows,
     regressed,
     rescaled,
     with_hidden_layer,
 )
+from keras_embcomp.numerics.lookup import from_the_end_once, take_rows
 from keras_embcomp.numerics.tables import whole
 
 _BLOCK_ROWS = 16_384
@@ -78,6 +80,16 @@ class DecodedTable(Compressed):
             self.hidden_kernel,
             self.shortcut,
         )
+
+    def rows(self, ids):
+        """Returns the rows `ids` of the table."""
+        ids = from_the_end_once(ids, self.dense_shape[0])
+        narrow = ops.cast(take_rows(self.embeddings, ids), self.compute_dtype)
+        return self.decoder.cast(narrow.dtype, ids).decode(narrow)
+
+    def row_scores(self, hidden):
+        decoder = self.decoder.cast(hidden.dtype)
+        return [decoded_scores(hidden, self.embeddings, decoder)], None
 
     def logit_blocks(self, hidden):
         decoder = self.decoder.cast(hidden.dtype, hidden)

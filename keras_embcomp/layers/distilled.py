@@ -1,13 +1,12 @@
 """Distilled: rows decoded from narrow ones by a non-linear map."""
 
 import keras
-from keras import activations, ops
+from keras import activations
 
 from keras_embcomp.checks import at_most, finite_table
 from keras_embcomp.layers.base import CompressedEmbedding
 from keras_embcomp.layers.base_softmax import CompressedSoftmax
 from keras_embcomp.layers.decoders import DecodedTable, fit_table
-from keras_embcomp.numerics.lookup import from_the_end_once, take_rows
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
@@ -107,11 +106,6 @@ class DistilledEmbedding(DecodedTable, CompressedEmbedding):
 
     def build(self, input_shape=None):
         self.add_decoder(self.input_dim, self.output_dim)
-
-    def rows(self, ids):
-        ids = from_the_end_once(ids, self.input_dim)
-        narrow = ops.cast(take_rows(self.embeddings, ids), self.compute_dtype)
-        return self.decoder.cast(narrow.dtype, ids).decode(narrow)
 
     @classmethod
     def from_dense(

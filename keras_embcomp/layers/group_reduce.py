@@ -8,8 +8,7 @@ from keras_embcomp.layers.base import CompressedEmbedding
 from keras_embcomp.layers.base_softmax import CompressedSoftmax
 from keras_embcomp.layers.word_groups import WordGroups
 from keras_embcomp.numerics.group_reduce import group_reduce
-from keras_embcomp.numerics.groups import grouped_logits, grouped_rows
-from keras_embcomp.numerics.lookup import gather_rows, inside_and_outside
+from keras_embcomp.numerics.groups import grouped_logits
 from keras_embcomp.numerics.tables import in_numpy, whole
 
 
@@ -105,17 +104,8 @@ class GroupReduceEmbedding(WordGroups, CompressedEmbedding):
             self.output_dim, "embeddings", transposed=False
         )
 
-    def rows(self, ids):
-        ids, outside = inside_and_outside(ids, self.input_dim)
-        if self.permuted:
-            ids = gather_rows(self.places, ids)
-        return grouped_rows(
-            ids,
-            outside,
-            self.embeddings,
-            self.group_projections(self.output_dim),
-            self.compute_dtype,
-        )
+    def word_rows(self):
+        return self.embeddings
 
     def logits(self, hidden):
         factors = [whole(x, hidden.dtype, hidden) for x in self.embeddings]
@@ -253,6 +243,10 @@ class GroupReduceSoftmax(WordGroups, CompressedSoftmax):
     def build_table(self, width):
         self.check_ranks("width", width)
         self.kernels = self.add_groups(width, "kernels", transposed=True)
+
+    def word_rows(self):
+        dtype = self.compute_dtype
+        return [ops.transpose(whole(kernel, dtype)) for kernel in self.kernels]
 
     def logit_blocks(self, hidden):
         projections = self.group_projections(hidden.shape[-1])

@@ -1,14 +1,12 @@
 """Shared sub-vectors: words are pieces out of a pool, at random (Slim)."""
 
 import keras
-from keras import ops
 
 from keras_embcomp.checks import finite_table
 from keras_embcomp.layers.base import CompressedEmbedding
 from keras_embcomp.layers.base_softmax import CompressedSoftmax
 from keras_embcomp.layers.subvectors import SharedSubvectors
-from keras_embcomp.numerics.hashed import check_parts, hashed_rows
-from keras_embcomp.numerics.lookup import inside_and_outside
+from keras_embcomp.numerics.hashed import check_parts
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
@@ -95,11 +93,6 @@ class HashedEmbedding(SharedSubvectors, CompressedEmbedding):
 
     def build(self, input_shape=None):
         self.add_pool(self.output_dim)
-
-    def rows(self, ids):
-        ids, outside = inside_and_outside(ids, self.input_dim)
-        rows = hashed_rows(ids, outside, self.subvectors, self.assignment)
-        return ops.cast(rows, self.compute_dtype)
 
     @classmethod
     def from_dense(

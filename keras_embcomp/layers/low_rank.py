@@ -8,6 +8,7 @@ from keras_embcomp.layers.base import CompressedEmbedding
 from keras_embcomp.layers.base_softmax import CompressedSoftmax
 from keras_embcomp.numerics.lookup import from_the_end_once, take_rows
 from keras_embcomp.numerics.low_rank import truncated_svd
+from keras_embcomp.numerics.streaming import RowScores, products
 from keras_embcomp.numerics.tables import in_numpy, times_rows, whole
 
 
@@ -96,12 +97,13 @@ class LowRankEmbedding(CompressedEmbedding):
         )
 
     def rows(self, ids):
-        ids = from_the_end_once(ids, self.input_dim)
-        narrow = ops.cast(take_rows(self.embeddings, ids), self.compute_dtype)
-        return ops.matmul(narrow, whole(self.projection, narrow.dtype, ids))
+        return _rows(ids, self.embeddings, self.projection, self.compute_dtype)
 
     def logits(self, hidden):
         return _logits(hidden, self.embeddings, self.projection)
+
+    def row_scores(self, hidden):
+        return [_scores(hidden, self.embeddings, self.projection)], None
 
     def to_dense(self):
         return _product(self.embeddings, self.projection)
@@ -220,8 +222,14 @@ class LowRankSoftmax(CompressedSoftmax):
             "projection", (self.rank, width), shared=True
         )
 
+    def rows(self, ids):
+        return _rows(ids, self.embeddings, self.projection, self.compute_dtype)
+
     def logits(self, hidden):
         return _logits(hidden, self.embeddings, self.projection)
+
+    def row_scores(self, hidden):
+        return [_scores(hidden, self.embeddings, self.projection)], None
 
     def to_dense(self):
         return _product(self.embeddings, self.projection)
@@ -250,6 +258,21 @@ class LowRankSoftmax(CompressedSoftmax):
 
     def get_config(self):
         return {**super().get_config(), "rank": self.rank}
+
+
+def _rows(ids, embeddings, projection, dtype):
+    ids = from_the_end_once(ids, embeddings.shape[0])
+    narrow = ops.cast(take_rows(embeddings, ids), dtype)
+    return ops.matmul(narrow, whole(projection, dtype, ids))
+
+
+def _scores(hidden, embeddings, projection):
+    return RowScores(
+        products,
+        (times_rows(hidden, projection),),
+        (whole(embeddings, hidden.dtype),),
+        units=embeddings.shape[0],
+    )
 
 
 def _logits(hidden, embeddings, projection):

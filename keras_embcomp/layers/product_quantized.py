@@ -114,9 +114,6 @@ class ProductQuantizedEmbedding(CodedTable, CompressedEmbedding):
     def build(self, input_shape=None):
         self.add_codes(self.input_dim, self.output_dim)
 
-    def rows(self, ids):
-        return self.coded_rows(ids)
-
     @classmethod
     def from_dense(
         cls, table, num_parts, part_width, frequencies=None, verbose=0, **kwargs

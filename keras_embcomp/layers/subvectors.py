@@ -11,7 +11,9 @@ from keras_embcomp.numerics.hashed import (
     fitted_subvectors,
     hashed_logits,
     hashed_rows,
+    hashed_scores,
 )
+from keras_embcomp.numerics.lookup import inside_and_outside
 from keras_embcomp.numerics.tables import in_numpy, whole
 
 
@@ -45,6 +47,16 @@ class SharedSubvectors(Compressed):
         self.subvectors = self.add_table_weight(
             "subvectors", (self.num_subvectors, width // self.num_parts)
         )
+
+    def rows(self, ids):
+        """Returns the rows `ids` of the table."""
+        ids, outside = inside_and_outside(ids, self.assignment.vocabulary)
+        rows = hashed_rows(ids, outside, self.subvectors, self.assignment)
+        return ops.cast(rows, self.compute_dtype)
+
+    def row_scores(self, hidden):
+        pool = whole(self.subvectors, hidden.dtype)
+        return [hashed_scores(hidden, pool, self.assignment)], None
 
     def logits(self, hidden):
         """Returns `hidden @ table.T`, of shape `(..., vocabulary)`."""

@@ -10,7 +10,7 @@ from keras_embcomp.numerics.tensor_train import (
     structure_of,
     width_of,
 )
-from keras_embcomp.numerics.tt_products import tt_logits, tt_rows
+from keras_embcomp.numerics.tt_products import tt_logits
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
@@ -100,9 +100,6 @@ class TTEmbedding(TensorTrainCores, CompressedEmbedding):
 
     def build(self, input_shape=None):
         self.add_cores(self.input_dim, self.output_dim)
-
-    def rows(self, ids):
-        return tt_rows(ids, self.cores, self.input_dim, self.compute_dtype)
 
     def logits(self, hidden):
         cores = self.cast_cores(hidden.dtype, hidden)

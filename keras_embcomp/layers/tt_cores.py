@@ -15,6 +15,7 @@ from keras_embcomp.checks import (
 from keras_embcomp.layers.base import Compressed
 from keras_embcomp.numerics import tensor_train as tt
 from keras_embcomp.numerics.tables import in_numpy, whole
+from keras_embcomp.numerics.tt_products import tt_rows, tt_scores
 from keras_embcomp.numerics.tt_shapes import (
     check_num_cores,
     check_ranks,
@@ -131,6 +132,15 @@ class TensorTrainCores(Compressed):
     def tensor_train(self, tensor_train):
         shapes = [tuple(core.shape) for core in self.cores]
         self.set_cores(tt.with_ranks_of(tt.cores_of(tensor_train), shapes))
+
+    def rows(self, ids):
+        """Returns the rows `ids` of the table."""
+        vocabulary = self.dense_shape[0]
+        return tt_rows(ids, self.cores, vocabulary, self.compute_dtype)
+
+    def row_scores(self, hidden):
+        cores = self.cast_cores(hidden.dtype)
+        return [tt_scores(hidden, cores, self.dense_shape[0])], None
 
     def to_dense(self):
         """Returns the table as a float32 NumPy array of `dense_shape`."""

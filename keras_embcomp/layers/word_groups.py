@@ -7,10 +7,13 @@ from keras_embcomp.numerics.groups import (
     check_width,
     checked_ranks,
     checked_sizes,
+    grouped_rows,
+    grouped_scores,
     grouped_table,
     stored_dense,
 )
-from keras_embcomp.numerics.tables import in_numpy
+from keras_embcomp.numerics.lookup import gather_rows, inside_and_outside
+from keras_embcomp.numerics.tables import in_numpy, whole
 
 
 class WordGroups(Compressed):
@@ -70,6 +73,29 @@ class WordGroups(Compressed):
                 self.group_sizes, self.group_ranks, strict=True
             )
         ]
+
+    def word_rows(self):
+        """Returns the factor of each group that has a row for each word."""
+        raise NotImplementedError
+
+    def rows(self, ids):
+        """Returns the rows `ids` of the table."""
+        vocabulary, width = self.dense_shape
+        places, outside = inside_and_outside(ids, vocabulary)
+        if self.permuted:
+            places = gather_rows(self.places, places)
+        return grouped_rows(
+            places,
+            outside,
+            self.word_rows(),
+            self.group_projections(width),
+            self.compute_dtype,
+        )
+
+    def row_scores(self, hidden):
+        rows = [whole(factor, hidden.dtype) for factor in self.word_rows()]
+        projections = self.group_projections(hidden.shape[-1])
+        return grouped_scores(hidden, rows, projections), self.places
 
     def table_of(self, embeddings):
         """Returns the table, given each group's words in rows."""

@@ -97,3 +97,21 @@ def unfolded_rows(table, tensor, start=0, end=None):
         rows = tf.convert_to_tensor(table)
         return rows if end - start == table.shape[0] else rows[start:end]
     return tf.gather(table, unfolded_range(tensor, start, end))
+
+
+def known_values(tensor):
+    """Returns a tensor as an array; `None` where a call is being compiled."""
+    backend = keras.backend.backend()
+    if isinstance(tensor, keras.KerasTensor):
+        return None
+    if backend == "jax":
+        import jax
+
+        if isinstance(tensor, jax.core.Tracer):
+            return None
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if tf.is_tensor(tensor) and not hasattr(tensor, "numpy"):
+            return None
+    return keras.ops.convert_to_numpy(tensor)

@@ -14,6 +14,7 @@ from keras import ops
 from keras_embcomp.numerics.backends import exporting, unfolded_rows
 from keras_embcomp.numerics.lookup import likely_count
 from keras_embcomp.numerics.low_rank import truncated_svd
+from keras_embcomp.numerics.streaming import RowScores
 from keras_embcomp.numerics.tables import rows_of, whole
 
 _BLOCK_NUMBERS = 2**22
@@ -85,13 +86,8 @@ def decoded_logits(hidden, embeddings, decoder):
     if decoder.kernel is None:
         narrow = _narrow_rows(embeddings, 0, embeddings.shape[0], hidden)
         return [_projected(hidden, narrow, decoder)]
-    features, width = decoder.projection.shape
-    rank = decoder.kernel.shape[0]
-    # Few hidden states are projected to features and narrow rows; for many,
-    # decoded rows are less to multiply with.
-    tokens = likely_count(hidden.shape[:-1])
-    few = tokens * (features + rank - width) <= features * width
-    product = _projected if few else _multiplied
+    features = decoder.projection.shape[0]
+    product = _product(hidden, decoder)
     activation, *tensors = decoder
 
     def part(hidden, narrow, *tensors):
@@ -111,6 +107,43 @@ def decoded_logits(hidden, embeddings, decoder):
         )
         for start in range(0, vocabulary, size)
     ]
+
+
+def decoded_scores(hidden, embeddings, decoder):
+    """Returns the `RowScores` of hidden states of shape `(tokens, width)`."""
+    units = embeddings.shape[0]
+    rows = (whole(embeddings, hidden.dtype),)
+    if decoder.kernel is None:
+        back = ops.matmul(hidden, ops.transpose(decoder.projection))
+        bias = ops.expand_dims(decoder.projection_bias, 1)
+        shared = (back, ops.matmul(hidden, bias), decoder.bias)
+
+        def scores(back, offset, bias, narrow):
+            features = decoder.activation(ops.add(narrow, bias))
+            return ops.matmul(back, ops.transpose(features)) + offset
+
+        return RowScores(scores, shared, rows, units=units)
+    product = _product(hidden, decoder)
+    activation, *tensors = decoder
+
+    def decoded(hidden, *tensors):
+        *tensors, narrow = tensors
+        return product(hidden, narrow, Decoder(activation, *tensors))
+
+    return RowScores(decoded, (hidden, *tensors), rows, units=units)
+
+
+def _product(hidden, decoder):
+    """Returns the cheaper of two functions that give logits.
+
+    Few hidden states are projected to features and narrow rows; for many,
+    decoded rows are less to multiply with.
+    """
+    features, width = decoder.projection.shape
+    rank = decoder.kernel.shape[0]
+    tokens = likely_count(hidden.shape[:-1])
+    few = tokens * (features + rank - width) <= features * width
+    return _projected if few else _multiplied
 
 
 def _projected(hidden, narrow, decoder):

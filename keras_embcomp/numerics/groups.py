@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_embcomp.checks import positive_int
 from keras_embcomp.numerics.lookup import take_rows
+from keras_embcomp.numerics.streaming import RowScores, products
 from keras_embcomp.numerics.tables import whole
 
 
@@ -139,10 +140,7 @@ def grouped_logits(hidden, kernels, projections):
         projections: As for `grouped_rows`.
     """
     kernels = [whole(kernel, hidden.dtype, hidden) for kernel in kernels]
-    narrow = None
-    if any(projection is not None for projection in projections):
-        stacked = _stacked(projections, hidden.dtype, hidden)
-        narrow = ops.matmul(hidden, ops.transpose(stacked))
+    narrow = _narrow(hidden, projections)
     products, start = [], 0
     for kernel, projection in zip(kernels, projections, strict=True):
         if projection is None:
@@ -152,6 +150,34 @@ def grouped_logits(hidden, kernels, projections):
             products.append(ops.matmul(narrow[..., start:end], kernel))
             start = end
     return products
+
+
+def grouped_scores(tokens, embeddings, projections):
+    """Returns the `RowScores` of each group.
+
+    Args:
+        tokens: Tensor of shape `(tokens, width)`.
+        embeddings, projections: As for `grouped_rows`.
+    """
+    narrow = _narrow(tokens, projections)
+    scores, start = [], 0
+    for rows, projection in zip(embeddings, projections, strict=True):
+        shared = tokens
+        if projection is not None:
+            end = start + rows.shape[1]
+            shared, start = narrow[..., start:end], end
+        scores.append(
+            RowScores(products, (shared,), (rows,), units=rows.shape[0])
+        )
+    return scores
+
+
+def _narrow(hidden, projections):
+    """Returns the products with all projections, side by side."""
+    if all(projection is None for projection in projections):
+        return None
+    stacked = _stacked(projections, hidden.dtype, hidden)
+    return ops.matmul(hidden, ops.transpose(stacked))
 
 
 def _stacked(projections, dtype, inputs):

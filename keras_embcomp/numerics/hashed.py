@@ -19,6 +19,7 @@ from keras_embcomp.numerics.backends import (
 )
 from keras_embcomp.numerics.lookup import gather_rows, likely_count, take_rows
 from keras_embcomp.numerics.shuffles import shuffle_constants, shuffled
+from keras_embcomp.numerics.streaming import RowScores, products
 
 
 class Assignment(NamedTuple):
@@ -140,6 +141,17 @@ def hashed_logits(hidden, subvectors, assignment):
         logits = ops.transpose(sums_of_rows(products, table + starts))
     shape = (*ops.shape(hidden)[:-1], assignment.vocabulary)
     return ops.reshape(logits, shape)
+
+
+def hashed_scores(tokens, subvectors, assignment):
+    """Returns the `RowScores` of hidden states of shape `(tokens, width)`."""
+
+    def scores(tokens, subvectors, ids):
+        return products(tokens, hashed_rows(ids, 0 * ids, subvectors, assignment))
+
+    ids = ops.arange(assignment.vocabulary, dtype="int32")
+    shared = (tokens, subvectors)
+    return RowScores(scores, shared, (), (ids,), assignment.vocabulary)
 
 
 def _partial_products(tokens, subvectors, assignment):

@@ -14,6 +14,7 @@ from keras_embcomp.numerics.lookup import (
     likely_count,
     take_rows,
 )
+from keras_embcomp.numerics.streaming import RowScores, products
 from keras_embcomp.numerics.tables import RoundedTable, whole
 
 _BLOCK_ROWS = 16_384
@@ -178,6 +179,37 @@ def coded_logits(hidden, codes, codebooks, projection, mean, kept=None):
     if kept is not None:
         logits = _with_kept(logits, tokens, codes, codebooks, kept)
     return ops.reshape(ops.transpose(logits), shape)
+
+
+def coded_scores(tokens, codes, codebooks, projection, mean, kept=None):
+    """Returns the `RowScores` of hidden states of shape `(tokens, width)`.
+
+    Words are decoded, but not projected to the width, unless rows are kept.
+    """
+    directions = projection.shape[0]
+    turned = ops.matmul(tokens, ops.transpose(projection))
+    offset = ops.matmul(tokens, ops.expand_dims(mean, 1))
+    shared, num_kept = (turned, offset, codebooks), 0
+    if kept is not None:
+        rows, num_kept = whole(kept.rows, tokens.dtype), kept.rows.shape[0]
+        if kept.scales is not None:
+            rows = rows * ops.cast(ops.expand_dims(kept.scales, 1), rows.dtype)
+        shared = (*shared, tokens, rows)
+
+    def scores(turned, offset, codebooks, *rest):
+        *kept, codes = rest
+        codes = ops.cast(codes, "int32")
+        pieces = take_rows(codebooks, _places(codes, codebooks))
+        pieces = ops.reshape(pieces, (-1, directions))
+        logits = products(turned, pieces) + offset
+        if not kept:
+            return logits
+        tokens, rows = kept
+        is_kept, numbers = _kept_numbers(codes, codebooks, num_kept)
+        rows = gather_rows(rows, ops.where(is_kept, numbers, 0))
+        return ops.where(is_kept, products(tokens, rows), logits)
+
+    return RowScores(scores, shared, (), (codes,), codes.shape[0])
 
 
 def _summed_products(turned, codes, codebooks):

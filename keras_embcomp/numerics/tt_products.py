@@ -18,8 +18,12 @@ from keras_embcomp.numerics.lookup import (
     take_rows,
 )
 from keras_embcomp.numerics.products import batched_product
+from keras_embcomp.numerics.streaming import RowScores, products
 from keras_embcomp.numerics.tables import PackedTable, whole
 from keras_embcomp.numerics.tt_plans import grouped, plan_logits, plan_rows
+
+# Units of a slice of the first cores, where logits come in blocks.
+_BLOCK = 4_096
 
 
 def tt_rows(ids, cores, vocabulary, dtype="float32"):
@@ -83,6 +87,35 @@ def tt_logits(hidden, cores, vocabulary):
         rows *= mode
     logits = ops.reshape(x, (*lead, rows))
     return logits if rows == vocabulary else logits[..., :vocabulary]
+
+
+def tt_scores(tokens, cores, vocabulary):
+    """Returns the `RowScores` of hidden states of shape `(tokens, width)`.
+
+    A slice of the first cores, merged, stands for as many units as the others
+    have rows: few enough to be a block.
+    """
+    modes = [core.shape[0] for core in cores]
+    ends = range(1, len(cores))
+    split = next((k for k in ends if math.prod(modes[k:]) <= _BLOCK), ends[-1])
+    first, last = merged_cores(cores, (split, len(cores) - split))
+    _, _, columns, rank = first.shape
+    units, _, last_columns, _ = last.shape
+    last = ops.transpose(last, (1, 0, 2, 3))
+    last = ops.reshape(last, (rank, units * last_columns))
+
+    def scores(tokens, last, first):
+        rows = ops.matmul(ops.reshape(first, (-1, rank)), last)
+        rows = ops.reshape(rows, (-1, columns, units, last_columns))
+        rows = ops.transpose(rows, (0, 2, 1, 3))
+        return products(
+            tokens, ops.reshape(rows, (-1, columns * last_columns))
+        )
+
+    used = -(-vocabulary // units)
+    return RowScores(
+        scores, (tokens, last), (first[:used],), (), vocabulary, units
+    )
 
 
 def merged_cores(cores, plan):
