@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_embcomp.checks import positive_int
+from keras_embcomp.layers.base import Compressed
 from keras_embcomp.numerics.backends import known_values
 from keras_embcomp.numerics.lookup import likely_count, take_rows
 from keras_embcomp.numerics.score_blocks import inverse
@@ -73,12 +74,8 @@ def compressed_crossentropy(
     units, width = head.dense_shape
     shape = ops.shape(labels)
     tokens = ops.reshape(ops.cast(hidden, head.compute_dtype), (-1, width))
-    known = ops.reshape(
-        ops.logical_and(labels >= 0, labels < units), (-1,)
-    )
-    ids = ops.reshape(
-        ops.cast(ops.clip(labels, 0, units - 1), "int32"), (-1,)
-    )
+    known = ops.reshape(ops.logical_and(labels >= 0, labels < units), (-1,))
+    ids = ops.reshape(ops.cast(ops.clip(labels, 0, units - 1), "int32"), (-1,))
     own = _scores_of_labels(head, tokens, ids)
     if num_sampled is not None:
         losses = _sampled(head, tokens, ids, own, num_sampled, seed) - own
@@ -114,12 +111,21 @@ def check_options(label_smoothing, num_sampled, block_size):
         positive_int("block_size", block_size)
 
 
+def check_head(head):
+    """Raises unless a layer has what the loss is computed from."""
+    if not isinstance(head, Compressed):
+        raise ValueError(
+            "`head` must be a layer of keras_embcomp with a table. "
+            f"Received: head={head}"
+        )
+
+
 def _checked(head, hidden, labels):
     """Returns hidden states and labels as tensors that fit the head."""
+    check_head(head)
     if not head.built:
         raise ValueError(
-            "`head` must be built. "
-            f"Received: layer '{head.name}', not built"
+            f"`head` must be built. Received: layer '{head.name}', not built"
         )
     hidden = ops.convert_to_tensor(hidden)
     if isinstance(hidden, keras.KerasTensor):

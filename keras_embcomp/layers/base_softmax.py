@@ -22,8 +22,8 @@ class CompressedSoftmax(Compressed):
     the result sums to 1.
 
     A final class writes `build_table`, `rows`, `logits`, `row_scores`,
-    `to_dense` and `from_dense`, and extends `get_config`. One whose logits come in parts also writes
-    `logit_blocks`.
+    `to_dense` and `from_dense`, and extends `get_config`. One whose logits come
+    in parts also writes `logit_blocks`.
     """
 
     def __init__(

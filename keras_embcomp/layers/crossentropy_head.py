@@ -3,7 +3,11 @@
 import keras
 from keras.src.backend import get_keras_mask, set_keras_mask
 
-from keras_embcomp.losses import check_options, compressed_crossentropy
+from keras_embcomp.losses import (
+    check_head,
+    check_options,
+    compressed_crossentropy,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
@@ -55,6 +59,7 @@ class CrossentropyHead(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         check_options(label_smoothing, num_sampled, block_size)
+        check_head(head)
         self.head = head
         self.label_smoothing = label_smoothing
         self.num_sampled = num_sampled
@@ -65,6 +70,7 @@ class CrossentropyHead(keras.layers.Layer):
             self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
         self._in_training = False
+        self.loss = HeadCrossentropy(self)
 
     def build(self, input_shape):
         if not self.head.built:
@@ -76,11 +82,6 @@ class CrossentropyHead(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
-
-    @property
-    def loss(self):
-        """The loss of a model that ends with this layer, for `compile`."""
-        return HeadCrossentropy(self)
 
     def losses_of(self, hidden, labels):
         """Returns the loss of each label, as the model is trained or not."""

@@ -147,7 +147,9 @@ def hashed_scores(tokens, subvectors, assignment):
     """Returns the `RowScores` of hidden states of shape `(tokens, width)`."""
 
     def scores(tokens, subvectors, ids):
-        return products(tokens, hashed_rows(ids, 0 * ids, subvectors, assignment))
+        return products(
+            tokens, hashed_rows(ids, 0 * ids, subvectors, assignment)
+        )
 
     ids = ops.arange(assignment.vocabulary, dtype="int32")
     shared = (tokens, subvectors)

@@ -202,9 +202,7 @@ def _scan_in_tensorflow(step, carry, tensors, num_outputs):
 
     count = tensors[0].shape[0]
     arrays = [
-        tf.TensorArray(
-            tensor.dtype, size=count, element_shape=tensor.shape[1:]
-        )
+        tf.TensorArray(tensor.dtype, size=count, element_shape=tensor.shape[1:])
         for tensor in tensors[1 : 1 + num_outputs]
     ]
 

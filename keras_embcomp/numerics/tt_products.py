@@ -108,9 +108,7 @@ def tt_scores(tokens, cores, vocabulary):
         rows = ops.matmul(ops.reshape(first, (-1, rank)), last)
         rows = ops.reshape(rows, (-1, columns, units, last_columns))
         rows = ops.transpose(rows, (0, 2, 1, 3))
-        return products(
-            tokens, ops.reshape(rows, (-1, columns * last_columns))
-        )
+        return products(tokens, ops.reshape(rows, (-1, columns * last_columns)))
 
     used = -(-vocabulary // units)
     return RowScores(

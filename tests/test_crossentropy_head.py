@@ -1,0 +1,103 @@
+"""Models that end with hidden states train by `fit`."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_embcomp import (
+    CrossentropyHead,
+    GroupReduceSoftmax,
+    LowRankEmbedding,
+    compressed_crossentropy,
+)
+
+UNITS, WIDTH = 50, 8
+GROUPS = {"group_sizes": (10, 40), "group_ranks": (8, 2)}
+
+
+def dense_and_streamed(tied=False, mask_zero=False, **kwargs):
+    """Returns a model of logits and one of states with the same layers."""
+    ids = keras.Input((None,), dtype="int32")
+    words = LowRankEmbedding(UNITS, WIDTH, rank=4, mask_zero=mask_zero)
+    states = layers.GRU(WIDTH, return_sequences=True)(words(ids))
+    if tied:
+        head = words
+        logits = words(states, reverse=True)
+    else:
+        head = GroupReduceSoftmax(UNITS, **GROUPS, activation=None)
+        logits = head(states)
+    end = CrossentropyHead(head, block_size=16, **kwargs)
+    return keras.Model(ids, logits), keras.Model(ids, end(states)), end
+
+
+def some_data(generator, count=20):
+    ids = generator.integers(0, UNITS, (count, 6)).astype("int32")
+    ids[:, -2:] = 0  # padding
+    labels = np.roll(ids, -1, axis=1)
+    return ids, labels, generator.random((count, 6)).astype("float32")
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("tied", [False, True])
+def test_trains_as_logits_do(tied, jit_compile, generator):
+    if keras.backend.backend() == "torch" and jit_compile:
+        pytest.skip("Keras has no jit_compile for recurrent layers on PyTorch")
+    logits, states, end = dense_and_streamed(tied, mask_zero=True)
+    ids, labels, weights = some_data(generator)
+    start, histories = states.get_weights(), []
+    assert len(start) == len(logits.get_weights())
+    for model, loss in (
+        (
+            logits,
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        ),
+        (states, end.loss),
+    ):
+        states.set_weights(start)
+        model.compile("sgd", loss, jit_compile=jit_compile)
+        arguments = {"batch_size": 8, "shuffle": False, "verbose": 0}
+        found = model.fit(
+            ids, labels, sample_weight=weights, epochs=2, **arguments
+        )
+        evaluated = model.evaluate(ids, labels, verbose=0)
+        histories.append([*found.history["loss"], evaluated])
+    np.testing.assert_allclose(*histories, rtol=1e-5)
+    assert histories[0][1] < histories[0][0]
+
+
+def test_samples_when_it_trains_only(generator):
+    _, states, end = dense_and_streamed(num_sampled=8, seed=1)
+    ids, labels, _ = some_data(generator)
+    states.compile("sgd", end.loss, jit_compile=False)
+    losses = [states.evaluate(ids, labels, verbose=0) for _ in range(2)]
+    exact = compressed_crossentropy(end.head, states.predict(ids), labels)
+    np.testing.assert_allclose(losses, np.mean(exact), rtol=1e-5)
+    states.optimizer.learning_rate = 0.0
+    trained = [states.train_on_batch(ids, labels) for _ in range(2)]
+    assert trained[0] != trained[1]  # other units are drawn
+    assert abs(trained[0] - losses[0]) > 1e-4
+    assert states.evaluate(ids, labels, verbose=0) == losses[0]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_saves_with_its_loss_and_trains_on(tied, generator, tmp_path):
+    _, states, end = dense_and_streamed(tied, label_smoothing=0.1)
+    ids, labels, _ = some_data(generator)
+    states.compile("adam", end.loss)
+    states.train_on_batch(ids, labels)
+    states.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert len(loaded.weights) == len(states.weights)
+    found, expected = (
+        [model.train_on_batch(ids, labels) for _ in range(2)]
+        for model in (loaded, states)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_says_what_is_wrong():
+    with pytest.raises(ValueError, match="`num_sampled` must be a positive"):
+        CrossentropyHead(GroupReduceSoftmax(UNITS, **GROUPS), num_sampled=-1)
+    with pytest.raises(ValueError, match="`head` must be a layer of"):
+        CrossentropyHead(layers.Dense(UNITS))
