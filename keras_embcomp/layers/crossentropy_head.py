@@ -123,11 +123,12 @@ class HeadCrossentropy(keras.losses.Loss):
 
     def __init__(self, end, **kwargs):
         super().__init__(**{"name": "crossentropy", **kwargs})
-        self.end = end
+        # A method: Keras would follow a layer that leads back here for ever.
+        self._losses_of = end.losses_of
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         # Not by `Loss`, which would make floats of labels.
-        losses = self.end.losses_of(y_pred, y_true)
+        losses = self._losses_of(y_pred, y_true)
         mask = get_keras_mask(y_pred)
         if mask is not None:
             set_keras_mask(losses, mask)
@@ -137,7 +138,7 @@ class HeadCrossentropy(keras.losses.Loss):
         return y_pred
 
     def get_config(self):
-        end = keras.saving.serialize_keras_object(self.end)
+        end = keras.saving.serialize_keras_object(self._losses_of.__self__)
         return {**super().get_config(), "end": end}
 
     @classmethod
