@@ -87,7 +87,7 @@ def sequences(ids, length):
     return inputs.reshape(rows, length), labels.reshape(rows, length)
 
 
-def model_of(options, counts):
+def model_of(options):
     units, width = options.units, options.width
     sizes = growing_groups(units, 5)
     most = int(units * width / options.ratio)
@@ -101,9 +101,9 @@ def model_of(options, counts):
     head = GroupReduceSoftmax(units, **groups)
     end = CrossentropyHead(head, num_sampled=options.num_sampled, seed=0)
     model = keras.Model(ids, end(states))
-    # It starts as what the counts say.
-    head.bias.assign(np.log(counts + 1))
-    model.compile(keras.optimizers.Adafactor(options.rate), end.loss)
+    # Steps of one size, whatever the size of the weights.
+    optimizer = keras.optimizers.Adafactor(options.rate, epsilon_2=1.0)
+    model.compile(optimizer, end.loss)
     return model
 
 
@@ -122,11 +122,11 @@ def main():
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--ratio", type=float, default=20)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--length", type=int, default=32)
     parser.add_argument("--num-sampled", type=int, default=8_192)
-    parser.add_argument("--rate", type=float, default=0.03)
-    parser.add_argument("--held-out", type=int, default=4_096)
+    parser.add_argument("--rate", type=float, default=0.01)
+    parser.add_argument("--held-out", type=int, default=2_048)
     options = parser.parse_args()
     keras.utils.set_random_seed(0)
     lines = []
@@ -156,7 +156,7 @@ def main():
     held_x, held_y = held_x[:most], held_y[:most]
     chances = (counts + 1) / (counts.sum() + options.units)
     unigram = np.exp(-np.mean(np.log(chances[held_y])))
-    model = model_of(options, counts)
+    model = model_of(options)
     dense = 2 * options.units * options.width + options.units
     optimizer = model.optimizer
     optimizer.build(model.trainable_variables)
