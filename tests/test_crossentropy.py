@@ -168,10 +168,10 @@ def test_samples_estimate_the_loss(case, generator):
     layer = built(case)
     hidden, labels = some_hidden(generator, 6), some_labels(generator, 6)
     found = compressed_crossentropy(
-        layer, hidden, labels, num_sampled=200_000, seed=1
+        layer, hidden, labels, num_sampled=20_000, seed=1
     )
     expected = ops.convert_to_numpy(of_logits(layer, hidden, labels))
-    np.testing.assert_allclose(found, expected, atol=0.02)
+    np.testing.assert_allclose(found, expected, atol=0.06)
     few = [
         compressed_crossentropy(layer, hidden, labels, num_sampled=8, seed=seed)
         for seed in (1, 1, 2)
