@@ -81,7 +81,7 @@ def test_samples_when_it_trains_only(generator):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_saves_with_its_loss_and_trains_on(tied, generator, tmp_path):
+def test_saves_and_trains_on_once_compiled_again(tied, generator, tmp_path):
     _, states, end = dense_and_streamed(tied, label_smoothing=0.1)
     ids, labels, _ = some_data(generator)
     states.compile("adam", end.loss)
@@ -89,6 +89,9 @@ def test_saves_with_its_loss_and_trains_on(tied, generator, tmp_path):
     states.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert len(loaded.weights) == len(states.weights)
+    with pytest.raises(ValueError, match="must be compiled again after"):
+        loaded.evaluate(ids, labels, verbose=0)
+    loaded.compile(loaded.optimizer, loaded.layers[-1].loss)
     found, expected = (
         [model.train_on_batch(ids, labels) for _ in range(2)]
         for model in (loaded, states)

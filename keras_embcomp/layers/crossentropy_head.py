@@ -20,7 +20,8 @@ class CrossentropyHead(keras.layers.Layer):
     with any loss. `num_sampled` counts in training only: `evaluate` has the
     loss over all units, and its exponential is the perplexity.
 
-    To predict, make a model of the same layers that ends with `head`.
+    To predict, make a model of the same layers that ends with `head`. A loaded
+    model must be compiled again, with the `loss` of its last layer.
 
     Args:
         head: A layer of this package: a `...Softmax`, or an embedding of the
@@ -117,16 +118,23 @@ class HeadCrossentropy(keras.losses.Loss):
     """The loss of a model that ends with a `CrossentropyHead`.
 
     Args:
-        end: The `CrossentropyHead`.
+        end: The `CrossentropyHead`. `None` is for a loss from a file, which
+            does not know the layer of the model that is loaded with it.
         **kwargs: Arguments of `keras.losses.Loss`.
     """
 
-    def __init__(self, end, **kwargs):
+    def __init__(self, end=None, **kwargs):
         super().__init__(**{"name": "crossentropy", **kwargs})
         # A method: Keras would follow a layer that leads back here for ever.
-        self._losses_of = end.losses_of
+        self._losses_of = None if end is None else end.losses_of
 
     def __call__(self, y_true, y_pred, sample_weight=None):
+        if self._losses_of is None:
+            raise ValueError(
+                "A model with a `CrossentropyHead` must be compiled again "
+                "after it was loaded: model.compile(model.optimizer, "
+                "model.layers[-1].loss). Received: the loss of a file"
+            )
         # Not by `Loss`, which would make floats of labels.
         losses = self._losses_of(y_pred, y_true)
         mask = get_keras_mask(y_pred)
@@ -136,12 +144,3 @@ class HeadCrossentropy(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         return y_pred
-
-    def get_config(self):
-        end = keras.saving.serialize_keras_object(self._losses_of.__self__)
-        return {**super().get_config(), "end": end}
-
-    @classmethod
-    def from_config(cls, config):
-        end = keras.saving.deserialize_keras_object(config["end"])
-        return cls(**{**config, "end": end})
