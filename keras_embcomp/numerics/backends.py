@@ -15,7 +15,7 @@ def for_export(file_tables=None, variables=False):
     """Within it, calls are traced into a file that is to be small.
 
     Lookups are plain gathers, which refuse negative ids, and nothing is
-    computed beforehand that a converter would store as a constant.
+    computed of weights alone that a converter would store as a constant.
 
     Args:
         file_tables: What puts tables into the file in a form of its own, with

@@ -11,7 +11,7 @@ import math
 import keras
 from keras import ops
 
-from keras_embcomp.numerics.backends import exporting
+from keras_embcomp.numerics.backends import exporting, unfolded_rows
 from keras_embcomp.numerics.lookup import (
     inside_and_outside,
     likely_count,
@@ -34,8 +34,14 @@ def tt_rows(ids, cores, vocabulary, dtype="float32"):
     """
     shapes = tuple(tuple(core.shape) for core in cores)
     plan = (1,) * len(cores)
-    if not exporting():  # a file would hold merged cores as constants
+    # How many ids a file is for may not be known.
+    if not exporting() or None not in tuple(ids.shape):
         plan = plan_rows(shapes, _static_count(ids.shape))
+    if exporting() and max(plan) > 1:  # a file would hold merged cores
+        cores = [
+            core if isinstance(core, PackedTable) else unfolded_rows(core, ids)
+            for core in cores
+        ]
     packed = isinstance(cores[0], PackedTable) and max(plan) == 1
     if not packed:
         cores = [whole(core, dtype, ids) for core in cores]

@@ -117,3 +117,23 @@ def test_wrong_signatures_are_refused(name, tmp_path):
                 model, tmp_path / "model.tflite", signatures=signatures
             )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("table_format", ["float32", "int8"])
+def test_cores_are_merged_for_many_ids_and_not_in_the_file(
+    table_format, tmp_path
+):
+    layer = TTEmbedding(5_000, 64, tt_ranks=16)
+    sizes, merged = [], []
+    for count in (4, 4_096):
+        ids = keras.Input((count,), dtype="int32", name="ids")
+        written = export_litert(
+            keras.Model(ids, layer(ids)),
+            tmp_path / f"{count}.tflite",
+            table_format,
+            batch=1,
+        )
+        sizes.append(written.bytes)
+        merged.append("TRANSPOSE" in written.operations)
+    assert merged == [False, True]  # a merged core puts its rows together
+    assert sizes[1] < sizes[0] + 4_000
