@@ -161,14 +161,14 @@ def plot(rows, path):
         right.plot(
             [r["bytes"] / 1e6 for r in most],
             [1e3 * r["seconds"] for r in most],
-            marker="o",
+            "o",
         )
     left.set(xlabel="ids of a call, float32", ylabel="milliseconds")
     right.set(xlabel=f"MB of the file, each format, {COUNTS[-1]:,} ids")
     for axes in (left, right):
         axes.set(xscale="log", yscale="log")
         axes.grid(alpha=0.3, which="both")
-    left.legend()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper")
     figure.savefig(path, dpi=110)
 
 
