@@ -176,7 +176,7 @@ def scales_of(column_scales, steps, form, columns):
 
 def rounded(rows, scales, form):
     """Returns the integers nearest to rows, as floats."""
-    return ops.clip(ops.round(rows / scales), *_range(form))
+    return ops.clip(ops.round(ops.divide(rows, scales)), *_range(form))
 
 
 def packed(integers, form):
