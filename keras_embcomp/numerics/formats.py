@@ -167,7 +167,7 @@ def scales_of(column_scales, steps, form, columns):
     octaves = ops.abs(steps) * (-math.log(2) / _STEPS)
     scales = ops.sign(steps) * ops.exp(octaves)
     if steps.shape[-1] > 1:
-        block = np.ones(form.width_of_block(columns), "float32")
+        block = ops.ones((form.width_of_block(columns),), "float32")
         scales = ops.expand_dims(scales, -1) * block
         scales = ops.reshape(scales, (*ops.shape(steps)[:-1], -1))
         scales = scales[..., :columns]
