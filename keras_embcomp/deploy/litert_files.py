@@ -54,18 +54,16 @@ def converted(models, names, sizes, tables, samples, preprocess) -> bytes:
         converter = tf.lite.TFLiteConverter.from_concrete_functions(
             functions, module
         )
-        converter.allow_custom_ops = bool(preprocess)
-        return _converted(converter, tables.halves, samples)
+        return _converted(converter, tables.halves, samples, bool(preprocess))
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures=module.functions)
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=list(models)
         )
-        converter.allow_custom_ops = bool(preprocess)
-        return _converted(converter, tables.halves, samples)
+        return _converted(converter, tables.halves, samples, bool(preprocess))
 
 
-def _converted(converter, halves, samples):
+def _converted(converter, halves, samples, custom):
     import tensorflow as tf
     from tensorflow.lite.python.convert_phase import ConverterError
 
@@ -78,6 +76,7 @@ def _converted(converter, halves, samples):
         converter.representative_dataset = lambda: iter(samples)
         kinds = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, *kinds]
     converter.target_spec.supported_ops = kinds
+    converter.allow_custom_ops = custom
     try:
         with warnings.catch_warnings():
             # Its own, which it finds ranges with.
