@@ -9,7 +9,7 @@ from keras.distribution import LayoutMap, ModelParallel, TensorLayout
 # has a row for each. The other weights are small beside these.
 _AXES = {
     r"embeddings(_\d+)?": 0,  # low rank, distilled, GroupReduce; Keras' too
-    r"kernels_\d+": 1,  # the groups of a `GroupReduceSoftmax`
+    r"kernels_\d+": 0,  # the groups of a `GroupReduceSoftmax`
     r"codes|kept": 0,  # product codes
     # A word's pieces are anywhere in the pool: each device holds a part of all.
     r"subvectors": 1,

@@ -151,7 +151,7 @@ EMBEDDINGS = (
             "group_sizes": (500_000, 1_500_000),
             "group_ranks": (2, 1),
         },
-        table=partial(oracles.grouped_table, False, WIDTH),
+        table=partial(oracles.grouped_table, WIDTH),
         wrong=refused.GROUP_REDUCE,
     ),
     Case(
@@ -241,7 +241,7 @@ SOFTMAXES = (
             "group_sizes": (500_000, 1_500_000),
             "group_ranks": (2, 1),
         },
-        table=partial(oracles.grouped_table, True, WIDTH),
+        table=partial(oracles.grouped_table, WIDTH),
         wrong=(
             (
                 {"group_sizes": (50, 100, 156)},

@@ -69,12 +69,11 @@ def hashed_table(vocabulary, num_parts, shared, subvectors, seed=0):
     return np.stack(table)
 
 
-def grouped_table(transposed, width, *weights):
+def grouped_table(width, *weights):
     """Multiplies the factors of each group, row by row; dense ones are rows."""
     weights, rows = list(weights), []
     while weights:
         words = weights.pop(0)
-        words = words.T if transposed else words
         if words.shape[1] == width:
             rows.extend(words)
             continue

@@ -78,7 +78,7 @@ def each_device_holds_its_part_of_tables_and_their_slots(found):
                 slot = one["slots"][f"adam/words_{name}_momentum"]
                 assert slot == one["splits"][path]
     groups = found["GroupReduceEmbedding"]["splits"]
-    assert groups["head/kernels_2"] == [None, "model"]
+    assert groups["head/kernels_2"] == ["model", None]
     assert groups["head/projections_2"] == [None, None]
 
 

@@ -2,14 +2,11 @@
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_embcomp.layers.base import CompressedEmbedding
 from keras_embcomp.layers.base_softmax import CompressedSoftmax
 from keras_embcomp.layers.word_groups import WordGroups
 from keras_embcomp.numerics.group_reduce import group_reduce
-from keras_embcomp.numerics.groups import grouped_logits
-from keras_embcomp.numerics.tables import in_numpy, whole
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
@@ -100,21 +97,10 @@ class GroupReduceEmbedding(WordGroups, CompressedEmbedding):
         self.check_ranks("output_dim", self.output_dim)
 
     def build(self, input_shape=None):
-        self.embeddings = self.add_groups(
-            self.output_dim, "embeddings", transposed=False
-        )
+        self.embeddings = self.add_groups(self.output_dim, "embeddings")
 
     def word_rows(self):
         return self.embeddings
-
-    def logits(self, hidden):
-        factors = [whole(x, hidden.dtype, hidden) for x in self.embeddings]
-        kernels = [ops.transpose(factor) for factor in factors]
-        projections = self.group_projections(self.output_dim)
-        return self.joined(grouped_logits(hidden, kernels, projections))
-
-    def to_dense(self):
-        return self.table_of(self.embeddings)
 
     @classmethod
     def from_dense(
@@ -148,7 +134,7 @@ class GroupReduceEmbedding(WordGroups, CompressedEmbedding):
         )
         layer = cls(*np.shape(table), **{**kwargs, **groups.structure()})
         layer.build()
-        layer.set_groups_of(groups, layer.embeddings, groups.embeddings)
+        layer.set_groups_of(groups)
         return layer
 
 
@@ -242,22 +228,13 @@ class GroupReduceSoftmax(WordGroups, CompressedSoftmax):
 
     def build_table(self, width):
         self.check_ranks("width", width)
-        self.kernels = self.add_groups(width, "kernels", transposed=True)
+        self.kernels = self.add_groups(width, "kernels")
 
     def word_rows(self):
-        dtype = self.compute_dtype
-        return [ops.transpose(whole(kernel, dtype)) for kernel in self.kernels]
+        return self.kernels
 
     def logit_blocks(self, hidden):
-        projections = self.group_projections(hidden.shape[-1])
-        products = grouped_logits(hidden, self.kernels, projections)
-        return products, self.places
-
-    def logits(self, hidden):
-        return self.joined(self.logit_blocks(hidden)[0])
-
-    def to_dense(self):
-        return self.table_of([in_numpy(kernel).T for kernel in self.kernels])
+        return self.group_logits(hidden), self.places
 
     @classmethod
     def from_dense(
@@ -287,7 +264,6 @@ class GroupReduceSoftmax(WordGroups, CompressedSoftmax):
         units, width = np.shape(table)
         layer = cls(units, **{**kwargs, **groups.structure()})
         layer.build((None, width))
-        kernels = [matrix.T for matrix in groups.embeddings]
-        layer.set_groups_of(groups, layer.kernels, kernels)
+        layer.set_groups_of(groups)
         layer.set_bias(bias)
         return layer

@@ -7,6 +7,7 @@ from keras_embcomp.numerics.groups import (
     check_width,
     checked_ranks,
     checked_sizes,
+    grouped_logits,
     grouped_rows,
     grouped_scores,
     grouped_table,
@@ -32,13 +33,12 @@ class WordGroups(Compressed):
         """Raises if a rank exceeds the width, which messages call `name`."""
         check_width(name, width, self.group_ranks)
 
-    def add_groups(self, width, factor, transposed):
-        """Creates the weights; returns those with a vector for each word.
+    def add_groups(self, width, factor):
+        """Creates the weights; returns those with a row for each word.
 
         Args:
             width: Columns of the table.
             factor: Name of the weights that are returned.
-            transposed: Whether words are their columns, not their rows.
         """
         self.places = None
         if self.permuted:
@@ -54,7 +54,6 @@ class WordGroups(Compressed):
         for index, (size, rank) in enumerate(groups):
             dense = stored_dense(size, rank, width)
             shape = (size, width if dense else rank)
-            shape = shape[::-1] if transposed else shape
             factors.append(self.add_table_weight(factor, shape, index))
             if not dense:
                 self.projections.append(
@@ -97,10 +96,22 @@ class WordGroups(Compressed):
         projections = self.group_projections(hidden.shape[-1])
         return grouped_scores(hidden, rows, projections), self.places
 
-    def table_of(self, embeddings):
-        """Returns the table, given each group's words in rows."""
+    def group_logits(self, hidden):
+        """Returns the logits of each group."""
+        projections = self.group_projections(hidden.shape[-1])
+        return grouped_logits(hidden, self.word_rows(), projections)
+
+    def logits(self, hidden):
+        """Returns the logits of all groups in the order of ids."""
+        logits = ops.concatenate(self.group_logits(hidden), axis=-1)
+        if self.permuted:
+            logits = ops.take(logits, self.places, axis=-1)
+        return logits
+
+    def to_dense(self):
+        """Returns the table as a float32 NumPy array of `dense_shape`."""
         table = grouped_table(
-            [in_numpy(embedding) for embedding in embeddings],
+            [in_numpy(factor) for factor in self.word_rows()],
             [
                 None if projection is None else in_numpy(projection)
                 for projection in self.group_projections(self.dense_shape[1])
@@ -110,17 +121,11 @@ class WordGroups(Compressed):
             return table
         return table[ops.convert_to_numpy(self.places)]
 
-    def joined(self, blocks):
-        """Returns the logits of all groups in the order of ids."""
-        logits = ops.concatenate(blocks, axis=-1)
-        if self.permuted:
-            logits = ops.take(logits, self.places, axis=-1)
-        return logits
-
-    def set_groups_of(self, groups, weights, factors):
-        """Assigns decomposed groups: `factors` to `weights`, and the rest."""
-        factors += [p for p in groups.projections if p is not None]
-        weights = [*weights, *self.projections]
+    def set_groups_of(self, groups):
+        """Assigns decomposed groups."""
+        projections = [p for p in groups.projections if p is not None]
+        factors = [*groups.embeddings, *projections]
+        weights = [*self.word_rows(), *self.projections]
         for weight, factor in zip(weights, factors, strict=True):
             weight.assign(factor)
         if self.permuted:

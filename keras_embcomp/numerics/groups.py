@@ -13,7 +13,7 @@ from keras import ops
 from keras_embcomp.checks import positive_int
 from keras_embcomp.numerics.lookup import take_rows
 from keras_embcomp.numerics.streaming import RowScores, products
-from keras_embcomp.numerics.tables import whole
+from keras_embcomp.numerics.tables import times_rows, whole
 
 
 def starts_of(group_sizes):
@@ -130,26 +130,17 @@ def grouped_rows(places, outside, embeddings, projections, dtype):
     )
 
 
-def grouped_logits(hidden, kernels, projections):
+def grouped_logits(hidden, embeddings, projections):
     """Returns for each group the product with its rows, `(..., size)`.
 
     Args:
         hidden: Tensor of shape `(..., width)`.
-        kernels: For each group a tensor of shape `(rank, size)`, or
-            `(width, size)` if it is dense.
-        projections: As for `grouped_rows`.
+        embeddings, projections: As for `grouped_rows`.
     """
-    kernels = [whole(kernel, hidden.dtype, hidden) for kernel in kernels]
-    narrow = _narrow(hidden, projections)
-    products, start = [], 0
-    for kernel, projection in zip(kernels, projections, strict=True):
-        if projection is None:
-            products.append(ops.matmul(hidden, kernel))
-        else:
-            end = start + kernel.shape[0]
-            products.append(ops.matmul(narrow[..., start:end], kernel))
-            start = end
-    return products
+    return [
+        times_rows(shared, rows)
+        for shared, rows in _shared_and_rows(hidden, embeddings, projections)
+    ]
 
 
 def grouped_scores(tokens, embeddings, projections):
@@ -159,17 +150,22 @@ def grouped_scores(tokens, embeddings, projections):
         tokens: Tensor of shape `(tokens, width)`.
         embeddings, projections: As for `grouped_rows`.
     """
-    narrow = _narrow(tokens, projections)
-    scores, start = [], 0
+    return [
+        RowScores(products, (shared,), (rows,), units=rows.shape[0])
+        for shared, rows in _shared_and_rows(tokens, embeddings, projections)
+    ]
+
+
+def _shared_and_rows(hidden, embeddings, projections):
+    """Yields for each group what all its rows are multiplied with, and them."""
+    narrow, start = _narrow(hidden, projections), 0
     for rows, projection in zip(embeddings, projections, strict=True):
-        shared = tokens
-        if projection is not None:
+        if projection is None:
+            yield hidden, rows
+        else:
             end = start + rows.shape[1]
-            shared, start = narrow[..., start:end], end
-        scores.append(
-            RowScores(products, (shared,), (rows,), units=rows.shape[0])
-        )
-    return scores
+            yield narrow[..., start:end], rows
+            start = end
 
 
 def _narrow(hidden, projections):
