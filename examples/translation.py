@@ -4,7 +4,7 @@ A Transformer is trained on English and German (Multi30k) with `--data-dir`, or
 else on the TED talks of TensorFlow Datasets, Portuguese to English, with one
 dense table of subwords on all three sides. The table is then compressed by each
 method to the same size and the model trained further: with
-`EmbeddingDistiller`, the paper's third stage, for the distilled table. The
+`EmbeddingDistiller`, the paper's third stage, for the distilled tables. The
 table printed at the end has BLEU, greedy and with a beam; a plot has it against
 bytes.
 
@@ -33,7 +33,8 @@ from translation_model import (
 
 from keras_embcomp import EmbeddingDistiller
 
-RATE, TUNING_RATE = 3e-3, 1e-3
+RATE = 3e-3
+DISTILLED = ("distilled", "hidden layer")
 
 
 def fine_tuned(method, teacher, data, options):
@@ -43,9 +44,9 @@ def fine_tuned(method, teacher, data, options):
     tokens = METHODS[method](teacher.tokens, options.ratio, counts)
     student = with_tokens(teacher, tokens, options.width)
     trained = student
-    if method == "distilled":
+    if method in DISTILLED:
         trained = EmbeddingDistiller(student, teacher)
-    train(trained, data, options.more_epochs, TUNING_RATE)
+    train(trained, data, options.more_epochs, RATE)
     return student
 
 

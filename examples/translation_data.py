@@ -155,12 +155,49 @@ class Subwords:
 
 
 def arrays(pairs, subwords, length):
-    """Returns what `fit` takes: sources and targets, next ids, weights.
-
-    Weights are 0 for padding, and 1 on the mean, so that losses compare.
-    """
+    """Returns ids: sources and targets, by name, and the targets' next ids."""
     sources = subwords.ids(pairs.sources, length)
     targets = subwords.ids(pairs.targets, length + 1, start=True)
-    weights = (targets[:, 1:] != PADDING).astype("float32")
     inputs = {"source": sources, "target": targets[:, :-1]}
-    return inputs, targets[:, 1:], weights / weights.mean()
+    return inputs, targets[:, 1:]
+
+
+def batches(data, batch_size):
+    """Returns what `fit` takes: batches of sentences of about equal lengths.
+
+    They are in another order in each epoch, and cut off after the longest of
+    them. Weights are 0 for padding, and 1 on the mean, so that losses compare.
+
+    Args:
+        data: That of `arrays`.
+        batch_size: Integer. Sentences in a batch, at most.
+    """
+    inputs, targets = data
+    sizes = np.maximum(
+        np.sum(inputs["source"] != PADDING, axis=1),
+        np.sum(targets != PADDING, axis=1),
+    )
+    bounds = [targets.shape[1] * part // 6 for part in (3, 4, 5)]
+
+    def cut(inputs, targets, size):
+        return {k: ids[:size] for k, ids in inputs.items()}, targets[:size]
+
+    def weighed(inputs, targets):
+        known = tf.cast(targets != PADDING, "float32")
+        return inputs, targets, known / tf.reduce_mean(known)
+
+    dataset = (
+        tf.data.Dataset.from_tensor_slices((inputs, targets, sizes))
+        .shuffle(len(sizes))
+        .map(cut)
+        .bucket_by_sequence_length(
+            lambda _, targets: tf.shape(targets)[0],
+            bounds,
+            [batch_size] * (len(bounds) + 1),
+        )
+        .map(weighed)
+        .prefetch(2)
+    )
+    places = np.searchsorted(bounds, sizes, side="right")
+    count = np.sum(-(-np.bincount(places) // batch_size))
+    return dataset.apply(tf.data.experimental.assert_cardinality(count))

@@ -21,21 +21,36 @@ from keras_embcomp.numerics.budget import (
 NUM_GROUPS = 5
 
 
-def distilled(layer, ratio, counts, **kwargs):
-    """Returns the paper's form, with its two biases."""
+def distilled(layer, ratio, counts, hidden_dim=None, **kwargs):
+    """Returns the paper's form, with its two biases, or a hidden layer."""
     size, width = layer.input_dim, layer.output_dim
-    rank = distilled_rank(size, width, size * width / ratio)
-    return DistilledEmbedding.from_layer(layer, rank=rank, **kwargs)
+    rank = distilled_rank(size, width, size * width / ratio, hidden_dim)
+    return DistilledEmbedding.from_layer(
+        layer, rank=rank, hidden_dim=hidden_dim, frequencies=counts, **kwargs
+    )
+
+
+def hidden(layer, ratio, counts, **kwargs):
+    """Returns rows decoded by a hidden layer as wide as the table.
+
+    Square roots of the counts leave a model better than the counts do.
+    """
+    width = layer.output_dim
+    return distilled(layer, ratio, np.sqrt(counts), width, **kwargs)
 
 
 def low_rank(layer, ratio, counts):
-    """Returns a truncated SVD."""
+    """Returns a truncated SVD whose errors are weighed by the counts."""
     rank = low_rank_from_fraction(layer.input_dim, layer.output_dim, 1 / ratio)
-    return LowRankEmbedding.from_layer(layer, rank=rank)
+    return LowRankEmbedding.from_layer(layer, rank=rank, frequencies=counts)
 
 
 def group_reduce(layer, ratio, counts):
-    """Returns groups by frequency, whose permutation counts too."""
+    """Returns groups by frequency, whose permutation counts too.
+
+    Square roots of the counts leave a model better than the counts do.
+    """
+    counts = np.sqrt(counts)
     table = ops.convert_to_numpy(layer.embeddings)
     sizes = growing_groups(len(table), NUM_GROUPS)
     budget = int(table.size / ratio) - len(table)
@@ -66,6 +81,7 @@ def tensor_train(layer, ratio, counts):
 
 METHODS = {
     "distilled": distilled,
+    "hidden layer": hidden,
     "low rank": low_rank,
     "GroupReduce": group_reduce,
     "tensor train": tensor_train,
@@ -74,7 +90,7 @@ METHODS = {
 
 def token_counts(data, size):
     """Returns how often each id comes in sources and targets."""
-    inputs, targets, _ = data
+    inputs, targets = data
     counts = np.bincount(inputs["source"].ravel(), minlength=size)
     counts += np.bincount(targets.ravel(), minlength=size)
     counts[PADDING] = counts[counts > 0].min()

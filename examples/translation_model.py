@@ -6,7 +6,7 @@ import numpy as np
 import sacrebleu
 import tensorflow as tf
 from keras import ops
-from translation_data import END, PADDING, START
+from translation_data import END, PADDING, START, batches
 
 HEADS, LAYERS, DROPOUT = 4, 2, 0.1
 
@@ -101,18 +101,18 @@ def train(model, data, epochs, rate, batch_size=128, **fit):
         batch_size: Integer. Sentences in a step.
         **fit: Other arguments of `fit`.
     """
-    steps = epochs * -(-len(data[1]) // batch_size)
+    sentences = batches(data, batch_size)
+    steps = epochs * int(sentences.cardinality())
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, steps, warmup_target=rate, warmup_steps=steps // 10
     )
     model.compile(
         keras.optimizers.Adam(schedule, beta_2=0.98, global_clipnorm=1.0),
         smoothed_loss,
+        jit_compile=False,  # it would compile for each length
     )
-    inputs, targets, weights = data
-    return model.fit(
-        inputs, targets, batch_size, epochs, sample_weight=weights, **fit
-    )
+    # They are shuffled already.
+    return model.fit(sentences, epochs=epochs, shuffle=False, **fit)
 
 
 def translate(model, sources, num_beams=1, batch_size=100):

@@ -1,5 +1,6 @@
 """What every test shares: seeds, and a compiler for the backend in use."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -11,7 +12,8 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _same_seed():
-    keras.utils.clear_session()
+    # To collect garbage before each test would take half of their time.
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
 
 
@@ -35,6 +37,10 @@ def compiled():
     import tensorflow as tf
 
     return lambda function: tf.function(function, jit_compile=True)
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what is imported by now: it stays
 
 
 def pytest_collection_modifyitems(items):

@@ -20,6 +20,7 @@ from keras_embcomp.numerics.lookup import from_the_end_once, take_rows
 from keras_embcomp.numerics.tables import whole
 
 _BLOCK_ROWS = 16_384
+_SHOWN_ROWS = 1_000_000  # in all epochs
 _LIFT = initializers.Constant(0.05)
 
 
@@ -149,6 +150,8 @@ def fit_table(layer, table, frequencies, epochs, learning_rate, seed, verbose):
     Starts from the best affine table, which for the paper's form with ReLU is
     the best of all, and is learned further otherwise.
     """
+    if epochs is None:
+        epochs = min(max(_SHOWN_ROWS // len(table), 30), 120)
     positive_int("epochs", epochs)
     weights = frequency_weights(frequencies, len(table))
     *affine, scale = principal_rows(table, layer.rank, weights)

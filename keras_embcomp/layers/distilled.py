@@ -114,7 +114,7 @@ class DistilledEmbedding(DecodedTable, CompressedEmbedding):
         rank,
         hidden_dim=None,
         frequencies=None,
-        epochs=30,
+        epochs=None,
         learning_rate=1e-2,
         seed=0,
         verbose=0,
@@ -132,7 +132,8 @@ class DistilledEmbedding(DecodedTable, CompressedEmbedding):
             frequencies: Counts of shape `(vocabulary,)`. If given, a row's
                 squared error is weighed by its count.
             epochs: Integer. Passes over the table, at most; it ends after five
-                without a gain.
+                without a gain. `None` is 120, and less from 8,333 rows on, to
+                30 from 33,333.
             learning_rate: Number. The highest rate, for unit variance.
             seed: Integer. Seed of the hidden layer and of the order of rows.
             verbose: As in `keras.Model.fit`: 1 shows a progress bar.
@@ -255,7 +256,7 @@ class DistilledSoftmax(DecodedTable, CompressedSoftmax):
         decoder_activation="relu",
         bias=None,
         frequencies=None,
-        epochs=30,
+        epochs=None,
         learning_rate=1e-2,
         seed=0,
         verbose=0,

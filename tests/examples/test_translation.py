@@ -44,12 +44,21 @@ def test_learned_pieces_cover_their_text():
     assert subwords.sentences(ids) == SENTENCES
 
 
-def test_weights_leave_padding_out_and_are_1_on_the_mean(subwords):
+def test_batches_have_all_sentences_and_weights_are_1_on_the_mean(subwords):
     pairs = Pairs(SENTENCES, SENTENCES[::-1])
-    inputs, targets, weights = translation_data.arrays(pairs, subwords, 20)
-    np.testing.assert_array_equal(inputs["target"][:, 1:], targets[:, :-1])
-    np.testing.assert_array_equal(weights > 0, targets != PADDING)
-    np.testing.assert_allclose(weights.mean(), 1, rtol=1e-6)
+    data = translation_data.arrays(pairs, subwords, 20)
+    dataset = translation_data.batches(data, 2)
+    found = []
+    for inputs, targets, weights in dataset.as_numpy_iterator():
+        assert len(targets) <= 2
+        np.testing.assert_array_equal(inputs["target"][:, 1:], targets[:, :-1])
+        np.testing.assert_array_equal(weights > 0, targets != PADDING)
+        np.testing.assert_allclose(weights.mean(), 1, rtol=1e-6)
+        last = np.concatenate([inputs["source"], targets])[:, -1]
+        assert np.any(last != PADDING)  # nothing is longer than it must be
+        found += subwords.sentences(inputs["source"])
+    assert sorted(found) == sorted(SENTENCES)
+    assert dataset.cardinality() == len(list(dataset))
 
 
 def test_multi30k_is_read_in_pairs(tmp_path):
