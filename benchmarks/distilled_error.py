@@ -45,6 +45,7 @@ def main():
                 table,
                 distilled_rank(size, width, numbers, hidden),
                 hidden_dim=hidden,
+                epochs=30,
             )
             seconds = time.time() - start
             assert layer.count_params() <= numbers
