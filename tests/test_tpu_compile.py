@@ -42,7 +42,7 @@ def lines_of(script, *arguments):
 def compiled(side, target, dtype, chips, layers):
     """Returns a row for each layer that was compiled, by its name."""
     rows = lines_of(
-        ROOT / "benchmarks/tpu_compile.py",
+        ROOT / "benchmarks/accelerator_compile.py",
         *("--sides", side, "--targets", target, "--dtypes", dtype),
         *("--chips", *chips, "--layers", *layers, "--json"),
     )

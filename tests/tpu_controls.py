@@ -5,7 +5,7 @@ PYTHONPATH=benchmarks python tests/tpu_controls.py
 
 import json
 
-import tpu_compile  # first: it sets what JAX reads when it is imported
+import accelerator_compile  # first: it sets what JAX reads when it is imported
 
 # isort: split
 import jax
@@ -16,14 +16,14 @@ from jax.sharding import SingleDeviceSharding
 
 def outcome(function, *shapes):
     """Returns what is found in a program, or the error of the compiler."""
-    sharding = SingleDeviceSharding(tpu_compile.chips_of("v5e", 4)[0])
+    sharding = SingleDeviceSharding(accelerator_compile.chips_of("v5e", 4)[0])
     arguments = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
     jitted = jax.jit(function, in_shardings=sharding, out_shardings=sharding)
     try:
         text = jitted.lower(*arguments).compile().as_text()
     except jax.errors.JaxRuntimeError as error:
         return str(error)
-    return tpu_compile.found_in(text)
+    return accelerator_compile.found_in(text)
 
 
 def main():

@@ -1,12 +1,16 @@
-"""Compiles the train step of `model.fit` for TPUs, on a machine without one.
+"""Compiles the train step of `model.fit` for chips that are not there.
 
 The step is `model.train_step` of Keras on JAX: forward, loss, backward, Adam,
-metrics and the seeds of dropout. The compiler is that of PyPI's `libtpu`:
+metrics and the seeds of dropout. The compiler for TPUs is that of PyPI's
+`libtpu`; that for an H100 is JAX's plugin, of the version of JAX, and the ptxas
+of a CUDA toolkit:
 
     pip install -e ".[tpu-test]"
-    python benchmarks/tpu_compile.py
+    python benchmarks/accelerator_compile.py
+    pip install --no-deps jax-cuda13-plugin==0.10.2 jax-cuda13-pjrt==0.10.2
+    python benchmarks/accelerator_compile.py --targets h100 --chips one
 
-Nothing is executed on a TPU. Prints a row for each program as it is compiled.
+Nothing is executed there. Prints a row for each program as it is compiled.
 """
 
 import argparse
@@ -26,7 +30,8 @@ os.environ.update(
     TPU_LOG_DIR="disabled",
     TPU_SKIP_MDS_QUERY="1",
     TPU_WORKER_HOSTNAMES="localhost",
-    XLA_FLAGS="--xla_force_host_platform_device_count=8",
+    XLA_FLAGS="--xla_force_host_platform_device_count=8"
+    " --xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false",
 )
 
 import accelerator_layers as layers
@@ -46,9 +51,35 @@ from keras_embcomp import TableParallel
 BATCH, LENGTH = 16, 16
 SIDES = ("Embedding", "Softmax")
 TARGETS, CHIPS = ("v5e", "v6e"), ("one", "all", "sharded")
+H100 = """
+platform_name: "CUDA"
+device_description_str: "NVIDIA H100 80GB HBM3"
+runtime_version { major: 13 }
+dnn_version_info { major: 9 minor: 12 }
+gpu_device_info {
+  cuda_compute_capability { major: 9 }
+  core_count: 132
+  fpus_per_core: 128
+  threads_per_warp: 32
+  threads_per_block_limit: 1024
+  threads_per_core_limit: 2048
+  registers_per_block_limit: 65536
+  registers_per_core_limit: 65536
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  clock_rate_ghz: 1.98
+  l2_cache_size: 52428800
+  memory_bandwidth: 3352320000000
+  device_memory_size: 84929347584
+}
+"""
 DTYPES = ("float32", "mixed_bfloat16")
 SHARDED = ("tensor train", "GroupReduce")
-# What a TPU has not, and what leaves it within a step.
+# What a chip has not, or is slow at, and what leaves it within a step.
 FORBIDDEN = {
     "f64": r"\bf64\[",
     "s64": r"\bs64\[",
@@ -63,7 +94,15 @@ def found_in(text):
 
 
 def chips_of(target, count):
-    """Returns the 4 or 8 chips of a slice, as devices that are not there."""
+    """Returns the 4 or 8 chips of a slice, as devices that are not there.
+
+    An H100 is alone.
+    """
+    if target == "h100":
+        found = topologies.get_topology_desc(
+            platform="cuda", target_config=H100, topology="1x1x1"
+        )
+        return np.array(found.devices)
     shape = {4: "2x2", 8: "2x4"}[count]
     return np.array(
         topologies.get_topology_desc(
@@ -182,7 +221,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
     parser.add_argument("--layers", nargs="+")
-    parser.add_argument("--targets", nargs="+", default=TARGETS)
+    parser.add_argument(
+        "--targets", nargs="+", choices=(*TARGETS, "h100"), default=TARGETS
+    )
     parser.add_argument("--chips", nargs="+", choices=CHIPS, default=CHIPS)
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
     parser.add_argument("--vocabulary", type=int, default=5_003)
