@@ -16,6 +16,7 @@ from keras_embcomp.numerics.budget import (
     group_ranks_by_error,
     growing_groups,
     low_rank_from_fraction,
+    tensor_train_rank,
 )
 
 NUM_GROUPS = 5
@@ -65,18 +66,10 @@ def group_reduce(layer, ratio, counts):
 def tensor_train(layer, ratio, counts):
     """Returns an untrained tensor train of three cores, as in the paper."""
     size, width = layer.input_dim, layer.output_dim
-
-    def of_rank(rank):
-        train = TTEmbedding(size, width, rank, name=layer.name)
-        train.build()
-        return train
-
-    low, high = 1, width
-    while low < high:
-        middle = (low + high + 1) // 2
-        fits = of_rank(middle).compression_ratio >= ratio
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return of_rank(low)
+    rank = tensor_train_rank(size, width, size * width / ratio)
+    train = TTEmbedding(size, width, rank, name=layer.name)
+    train.build()
+    return train
 
 
 METHODS = {

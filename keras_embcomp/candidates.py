@@ -25,6 +25,7 @@ from keras_embcomp.numerics.budget import (
     group_ranks_by_error,
     growing_groups,
     low_rank_from_fraction,
+    tensor_train_rank,
 )
 from keras_embcomp.numerics.code_budget import code_sizes
 
@@ -121,14 +122,8 @@ def _distilled_operations(arguments, shape, output):
 
 
 def _tensor_train(table, parameters, weights):
-    low, high = 1, 4_096
-    while low < high:
-        rank = (low + high + 1) // 2
-        layer = TTEmbedding(*table.shape, tt_ranks=rank, num_cores=2)
-        layer.build()
-        small = layer.count_params() <= parameters
-        low, high = (rank, high) if small else (low, rank - 1)
-    return {"tt_ranks": low, "num_cores": 2}
+    rank = tensor_train_rank(*table.shape, parameters, num_cores=2)
+    return {"tt_ranks": rank, "num_cores": 2}
 
 
 def _tensor_train_operations(arguments, shape, output):

@@ -1,6 +1,7 @@
 """From a budget to the ranks that meet it: the only place that does this."""
 
 import heapq
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -18,6 +19,7 @@ from keras_embcomp.numerics.groups import (
     stored_dense,
 )
 from keras_embcomp.numerics.low_rank import weighted_gram
+from keras_embcomp.numerics.tt_shapes import attainable_ranks, resolve_shape
 
 
 def low_rank_parameters(vocabulary: int, width: int, rank: int) -> int:
@@ -70,6 +72,32 @@ def distilled_rank(
         own += hidden_dim * (width + 1)
         each = vocabulary + hidden_dim + width
     return max(int((parameters - own) // each), 1)
+
+
+def tensor_train_rank(
+    vocabulary: int, width: int, parameters: int, num_cores: int = 3
+) -> int:
+    """Returns the largest rank of a tensor train, the same at every cut.
+
+    With row modes `I` and column modes `J` it has `rank * (I[0] J[0] +
+    I[-1] J[-1])` parameters in the outer cores, and `rank**2 * I[k] J[k]` in
+    each other. At least 1, and no more than the modes allow.
+
+    Args:
+        vocabulary: Integer. Rows of the table.
+        width: Integer. Columns of the table.
+        parameters: Number. At most so many numbers, if rank 1 has no more.
+        num_cores: Integer, from 2 to 6.
+    """
+    shape = resolve_shape("vocabulary", vocabulary, width, num_cores, None)
+    first, *inner, last = [i * j for i, j in zip(*shape, strict=True)]
+    square, linear, parameters = sum(inner), first + last, int(parameters)
+    if square:
+        root = math.isqrt(linear**2 + 4 * square * parameters)
+        rank = (root - linear) // (2 * square)
+    else:
+        rank = parameters // linear
+    return min(max(rank, 1), max(attainable_ranks(shape)))
 
 
 def equal_groups(vocabulary: int, num_groups: int) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from keras_embcomp import TTEmbedding
+from keras_embcomp.numerics.budget import tensor_train_rank
 from keras_embcomp.numerics.tt_shapes import (
     attainable_ranks,
     column_modes,
@@ -84,6 +85,22 @@ PAPER = [
     (267_735, 512, ((60, 60, 75), (8, 8, 8)), 128, 8.56),
     (267_735, 512, ((60, 60, 75), (8, 8, 8)), 96, 15.14),
 ]
+
+
+@pytest.mark.parametrize("num_cores", [2, 3, 4])
+def test_the_rank_is_the_largest_within_the_budget(num_cores):
+    for parameters in (1, 5_000, 20_000.5):
+        rank = tensor_train_rank(2_000, 48, parameters, num_cores)
+        sizes = []
+        for wanted in (rank, rank + 1):
+            layer = TTEmbedding(2_000, 48, wanted, num_cores)
+            layer.build()
+            sizes.append(layer.count_params())
+        assert sizes[0] <= parameters or rank == 1
+        assert sizes[1] > parameters
+    most = tensor_train_rank(2_000, 48, 10**9, num_cores)
+    shape = TTEmbedding(2_000, 48, 1, num_cores).tt_shape
+    assert most == max(attainable_ranks(shape))
 
 
 @pytest.mark.parametrize(
