@@ -115,31 +115,30 @@ def row_of(method, table_format, count):
 
 
 def show(rows):
-    """Prints a table: latencies over the dense layer's in floats."""
+    """Prints tables of lookups and of logits: latencies over dense ones."""
     found = {(r["method"], r["format"], r["count"]): r for r in rows}
-    cases = (*COUNTS, None)
-    titles = [f"{count:,} ids" for count in COUNTS]
-    print(
-        "| method | format | lookup, kB | "
-        + " | ".join(titles)
-        + f" | memory, {COUNTS[-1]:,} ids | logits | their memory |"
-    )
-    print("|---|---|" + "---:|" * (len(titles) + 4))
-    base = {case: found["dense", "float32", case] for case in cases}
-    for method in METHODS:
-        for table_format in FORMATS:
-            own = [found.get((method, table_format, case)) for case in cases]
-            if None in own:
-                continue
-            cells = [f"{own[0]['bytes'] / 1e3:,.0f}"]
-            for row in own:
-                ratio = row["seconds"] / base[row["count"]]["seconds"]
-                first = row is base[row["count"]]
-                text = f"{1e3 * row['seconds']:.3f} ms"
-                cells.append(text if first else f"{ratio:.1f}")
-                if row["count"] in (COUNTS[-1], None):
-                    cells.append(f"{row['memory'] / 1e6:.1f} MB")
-            print(f"| {method} | {table_format} | " + " | ".join(cells) + " |")
+    for cases in (COUNTS, (None,)):
+        titles = [f"{count:,} ids" if count else "logits" for count in cases]
+        print(
+            f"\n| method | format | kB | lost | {' | '.join(titles)} | memory |"
+            "\n|---|---|" + "---:|" * (len(titles) + 3)
+        )
+        base = [found["dense", "float32", case]["seconds"] for case in cases]
+        for method in METHODS:
+            for table_format in FORMATS:
+                own = [found[method, table_format, case] for case in cases]
+                ratios = [
+                    f"{row['seconds'] / one:.1f}"
+                    for row, one in zip(own, base, strict=True)
+                ]
+                if (method, table_format) == ("dense", "float32"):
+                    ratios = [f"{1e3 * one:.3f} ms" for one in base]
+                last = own[-1]
+                print(
+                    f"| {method} | {table_format} | {last['bytes'] / 1e3:,.0f} "
+                    f"| {last['error']:.1%} | {' | '.join(ratios)} "
+                    f"| {last['memory'] / 1e6:.1f} MB |"
+                )
 
 
 def plot(rows, path):
