@@ -32,12 +32,16 @@ def distilled(layer, ratio, counts, hidden_dim=None, **kwargs):
 
 
 def hidden(layer, ratio, counts, **kwargs):
-    """Returns rows decoded by a hidden layer as wide as the table.
+    """Returns rows decoded by a hidden layer.
 
-    Square roots of the counts leave a model better than the counts do.
+    Its width is a power of two, at most that of the table, with which the
+    decoder takes no more than a third of the numbers. Square roots of the
+    counts leave a model better than the counts do.
     """
     width = layer.output_dim
-    return distilled(layer, ratio, np.sqrt(counts), width, **kwargs)
+    most = min(layer.input_dim / (3 * ratio), width)
+    hidden_dim = 2 ** max(int(np.log2(most)), 0)
+    return distilled(layer, ratio, np.sqrt(counts), hidden_dim, **kwargs)
 
 
 def low_rank(layer, ratio, counts):
