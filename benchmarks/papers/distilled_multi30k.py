@@ -162,10 +162,11 @@ def table(rows):
             np.mean([row.get(key, np.nan) for row in chosen])
             for key in ("before", "greedy", "beam", "seconds")
         )
+        before = "" if name == "dense" else f"{before:.2f}"
         numbers = chosen[0]["numbers"]
         lines.append(
             f"| {name} | {numbers:,} | {dense / numbers:.1f} | {len(chosen)} | "
-            f"{before:.2f} | {greedy:.2f} | {beam:.2f} | {seconds:.0f} |"
+            f"{before} | {greedy:.2f} | {beam:.2f} | {seconds:.0f} |"
         )
     return "\n".join(lines)
 
