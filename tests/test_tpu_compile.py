@@ -17,7 +17,7 @@ EVERY = (accelerator_layers.DENSE, *STRUCTURES)
 SOME = ("low rank", "tensor train", "GroupReduce", "hashed")
 
 needs_compiler = [
-    pytest.mark.tensorflow_only,  # once is enough: all of it is JAX
+    pytest.mark.tensorflow_only,  # once is enough: backends are chosen here
     pytest.mark.skipif(
         importlib.util.find_spec("libtpu") is None,
         reason='needs the compiler of TPUs: pip install -e ".[tpu-test]"',
@@ -26,12 +26,16 @@ needs_compiler = [
 ]
 
 
-def lines_of(script, *arguments):
+def lines_of(script, *arguments, backend="jax"):
     """Runs a script, whose settings JAX reads at its import, in a process."""
     folders = [str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, str(script), *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+        env={
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            "PYTHONPATH": os.pathsep.join(folders),
+        },
         capture_output=True,
         text=True,
     )
@@ -39,12 +43,13 @@ def lines_of(script, *arguments):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def compiled(side, target, dtype, chips, layers):
+def compiled(side, target, dtype, chips, layers, backend="jax"):
     """Returns a row for each layer that was compiled, by its name."""
     rows = lines_of(
         ROOT / "benchmarks/accelerator_compile.py",
         *("--sides", side, "--targets", target, "--dtypes", dtype),
         *("--chips", *chips, "--layers", *layers, "--json"),
+        backend=backend,
     )
     assert len(rows) == len(layers) * len(chips)
     for row in rows:
@@ -69,6 +74,12 @@ class TestTrainStep:
     def test_every_layer_compiles_for_one_chip(self, side):
         for row in compiled(side, "v5e", "float32", ["one"], EVERY):
             assert row["all-reduces"] == 0, row
+
+    def test_step_of_tensorflow_compiles(self, side):
+        for row in compiled(
+            side, "v5e", "float32", ["one"], SOME, "tensorflow"
+        ):
+            assert row["state MB"] > 0, row
 
     def test_bfloat16_compiles_data_parallel(self, side):
         for row in compiled(side, "v6e", "mixed_bfloat16", ["all"], SOME):
@@ -97,3 +108,9 @@ class TestControls:
             "float64": ["f64"],
             "int64": ["s64"],
         }
+
+    def test_on_tensorflow_too(self):
+        script = ROOT / "tests/tpu_controls_tensorflow.py"
+        (found,) = lines_of(script, backend="tensorflow")
+        assert "No registered 'PyFunc'" in found.pop("callback")
+        assert found == {"nothing": [], "float64": ["f64"], "int64": ["s64"]}
