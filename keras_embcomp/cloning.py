@@ -9,6 +9,7 @@ import keras
 from keras_embcomp.layers.base import Compressed, CompressedEmbedding
 
 _LOAD = keras.Layer.load_own_variables
+_WRAPPERS_OWN = ("mask", "training")
 
 
 class Place(NamedTuple):
@@ -33,13 +34,28 @@ def places(model) -> list[Place]:
 
 def _collect(model, prefix, found):
     for layer in model.layers:
+        place = Place(prefix + layer.name, _unwrapped(layer))
+        layer = place.layer
         if id(layer) in found:
             continue
-        place = Place(prefix + layer.name, layer)
         if _is_model(layer):
             _collect(layer, f"{place.path}/", found)
         else:
             found[id(layer)] = place
+
+
+def _unwrapped(layer):
+    """Returns the layer in a `TimeDistributed` that can do without it.
+
+    A `Dense` or an `Embedding` does the same to each step of time by itself.
+    """
+    if not isinstance(layer, keras.layers.TimeDistributed):
+        return layer
+    inner = layer.layer
+    able = (keras.layers.Dense, keras.layers.Embedding, Compressed)
+    # The wrapper takes no notice of these.
+    more = getattr(inner, "mask_zero", False) or inner.activity_regularizer
+    return inner if isinstance(inner, able) and not more else layer
 
 
 def compressed_places(model) -> list[Place]:
@@ -72,18 +88,33 @@ def replaced(model, layers):
         layers: Dictionary from the `id` of a layer to the layer in its place.
     """
     _check_model(model)
-    copies = []
+    copies, unwrapped = [], []
 
     def copied(layer):
-        if id(layer) in layers:
-            return layers[id(layer)]
+        inner = _unwrapped(layer)
+        if id(inner) in layers:
+            other = layers[id(inner)]
+            if inner is not layer:
+                other.name = layer.name  # by which outputs and losses are known
+                unwrapped.append(other)
+            return other
         copies.append((layer, _like(layer)))
         return copies[-1][1]
+
+    def called(layer, *args, **kwargs):
+        if layer in unwrapped:  # what only the wrapper has
+            kwargs = {k: v for k, v in kwargs.items() if k not in _WRAPPERS_OWN}
+        return layer(*args, **kwargs)
 
     compiled, model.compiled = model.compiled, False
     try:
         copy = keras.models.clone_model(
-            model, clone_function=copied, recursive=True
+            model,
+            clone_function=copied,
+            call_function=None
+            if isinstance(model, keras.Sequential)
+            else called,
+            recursive=True,
         )
     finally:
         model.compiled = compiled
@@ -104,7 +135,7 @@ def check_copyable(model, besides=()):
     for layer in model.layers:
         if _is_model(layer):
             check_copyable(layer, besides)
-        elif id(layer) not in besides:
+        elif id(_unwrapped(layer)) not in besides:
             _like(layer)
 
 

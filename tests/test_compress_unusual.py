@@ -58,6 +58,51 @@ def test_activity_regularizers_stay():
         )
 
 
+def test_tables_inside_time_distributed(generator):
+    entry = keras.Input((None, 3), dtype="int32")
+    words = layers.TimeDistributed(layers.Embedding(WORDS, WIDTH), name="words")
+    pooled = layers.TimeDistributed(layers.GlobalAveragePooling1D())
+    labels = layers.TimeDistributed(
+        layers.Dense(1_100, activation="softmax"), name="labels"
+    )
+    model = keras.Model(entry, labels(pooled(words(entry))))
+    model.compile("sgd", {"labels": "sparse_categorical_crossentropy"})
+    ids = generator.integers(0, WORDS, (2, 5, 3))
+
+    plan = plan_compression(model, ratio=2, method="low_rank")
+    assert [entry.layer for entry in plan.tables] == ["words", "labels"]
+    small = compress(model, plan)
+    held = plan.bytes_after + 4 * 1_100  # and the bias
+    assert small.output_names == model.output_names
+    assert sum(t.bytes for t in report(small).tables) == held
+    small.train_on_batch(ids, ids[..., 0])
+
+    plain = to_keras(small)
+    np.testing.assert_allclose(plain(ids), small(ids), atol=1e-5)
+    same = plan_compression(model, max_error=1e-6, method="low_rank")
+    assert [entry.method for entry in same.tables] == ["keep", "keep"]
+
+
+def test_a_compressed_layer_inside_time_distributed(generator):
+    entry = keras.Input((4,), dtype="int32")
+    words = layers.TimeDistributed(LowRankEmbedding(WORDS, WIDTH, rank=4))
+    mean = layers.GlobalAveragePooling1D()(words(entry[..., None])[:, :, 0])
+    model = keras.Model(entry, mean)
+    ids = generator.integers(0, WORDS, (2, 4))
+    plain = to_keras(model)
+    assert report(model).tables[0].parameters == 4 * (WORDS + WIDTH)
+    assert plain.count_params() == WORDS * WIDTH
+    np.testing.assert_allclose(plain(ids), model(ids), atol=1e-5)
+
+
+def test_masks_that_a_wrapper_keeps_stay_where_they_are():
+    entry = keras.Input((2, 3), dtype="int32")
+    words = layers.Embedding(WORDS, WIDTH, mask_zero=True)
+    model = keras.Model(entry, layers.TimeDistributed(words)(entry))
+    with pytest.raises(ValueError, match="TimeDistributed"):
+        compress(model, ratio=2)
+
+
 @pytest.mark.tensorflow_only
 def test_copies_vocabularies(generator):
     entry = keras.Input((2,), dtype="string")
