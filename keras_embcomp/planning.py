@@ -35,8 +35,9 @@ def plan_compression(
 
     Looks at every `Embedding`, `ReversibleEmbedding` (its two sides are one
     table) and `Dense` of 1,000 units or more that has more units than inputs,
-    in nested models and `TimeDistributed` too. Methods and number formats are tried on the tables
-    themselves, of which k-means sees a sample; nothing is copied or changed.
+    in nested models and `TimeDistributed` too. Methods and number formats are
+    tried on the tables themselves, of which k-means sees a sample; nothing is
+    copied or changed.
 
     Args:
         model: Built Functional or Sequential model.

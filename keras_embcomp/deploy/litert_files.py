@@ -94,7 +94,8 @@ def _needed(message):
     if "TensorList" in message:
         return (
             "lists of tensors, as a recurrent layer does unless `batch` is "
-            "given or it has `unroll=True`"
+            "given or it has `unroll=True`, and `TimeDistributed` unless "
+            "`sequence` is given"
         )
     return ", ".join(re.findall(r"(?:Select|Custom) [Oo]ps: (.*)", message))
 
