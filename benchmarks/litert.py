@@ -25,11 +25,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 VOCABULARY, WIDTH, CALLS = 50_000, 128, 200
 COUNTS = (64, 512, 2_048)
+MERGED_BYTES = 2_000_000
 FORMATS = ("float32", "float16", "int8", "int4")
 METHODS = {
     "dense": {},
     "LowRank": {"rank": 32},
     "TT": {"tt_ranks": 16},
+    "TT merged": {"tt_ranks": 16},
     "Hashed": {"num_subvectors": 25_000},
     "GroupReduce": {"group_sizes": (5_000, 45_000), "group_ranks": (64, 16)},
     "Distilled": {"rank": 32},
@@ -81,7 +83,7 @@ def model_of(method, count):
         name = {"Softmax": "Dense", "Embedding": "Embedding"}[side]
         cls = getattr(keras.layers, name)
     else:
-        cls = getattr(keras_embcomp, method + side)
+        cls = getattr(keras_embcomp, method.split()[0] + side)
     if count is None:
         entry = keras.Input((WIDTH,), name="hidden")
         activation = {"activation": None}
@@ -89,6 +91,9 @@ def model_of(method, count):
     else:
         entry = keras.Input((count,), dtype="int32", name="ids")
         layer = cls(VOCABULARY, WIDTH, **METHODS[method])
+    if method == "TT merged":
+        layer.build((None, WIDTH))
+        layer = layer.merged(MERGED_BYTES)
     return keras.Model(entry, layer(entry))
 
 
