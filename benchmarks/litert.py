@@ -2,9 +2,9 @@
 
 A file looks up 64, 512 or 2,048 ids in a table of 50,000 x 128 with random
 factors, or gives the logits of one hidden state. Each runs in a process of its
-own that has LiteRT and NumPy only. Latency is the median of 200 calls, each with
-other ids, as frequent as in a text (rank r as 1 / r); memory is what is
-anonymous in the process after a call, less what was before the file was loaded
+own that has LiteRT and NumPy only. Latency is the median of 200 calls, each
+with other ids, as frequent as in a text (rank r as 1 / r); memory is what is
+anonymous in the process after them, less what was before the file was loaded
 (files are mapped, and count where they are unpacked).
 
 A row is saved as it finishes, and a second run goes on where the first stopped.
