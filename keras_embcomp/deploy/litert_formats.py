@@ -7,6 +7,7 @@ from keras import ops
 from keras_embcomp.cloning import compressed_places, is_embedding, replaced
 from keras_embcomp.layers.base import CompressedEmbedding
 from keras_embcomp.layers.base_softmax import CompressedSoftmax
+from keras_embcomp.layers.decoders import DecodedTable
 from keras_embcomp.layers.dense import dense_parts, embedding_parts
 from keras_embcomp.numerics.formats import (
     Format,
@@ -25,7 +26,8 @@ FORMATS = {"float32": None, "float16": None, "int8": 8, "int4": 4}
 def formatted(models, table_format):
     """Returns copies of models that have the rounding of a format.
 
-    The copies compute in float32, where the models may in half precision.
+    The copies compute in float32, where the models may in half precision, and
+    have no ReLU that could be computed once.
 
     Args:
         models: Dict of models, which may share layers; so will the copies.
@@ -33,15 +35,16 @@ def formatted(models, table_format):
     """
     joint = _joint(list(models.values()))
     if table_format == "float32":
-        if not any(map(_is_mixed, joint._flatten_layers())):
+        layers = list(joint._flatten_layers())
+        if not any(_is_mixed(each) or _settles(each) for each in layers):
             return models
-        return _parts(_in_float32(replaced(joint, {})), models)
+        return _parts(_for_inference(replaced(joint, {})), models)
     bits = FORMATS[table_format]
     copy = replaced(
         joint,
         {id(layer): _stored(layer, bits) for _, layer in dense_places(joint)},
     )
-    _in_float32(copy)
+    _for_inference(copy)
     if bits is None:
         for variable in copy.variables:
             if variable.dtype == "float32":
@@ -88,11 +91,17 @@ def _is_mixed(layer):
     )
 
 
-def _in_float32(model):
-    """Returns a model after its layers were told to compute in float32."""
+def _settles(layer):
+    return isinstance(layer, DecodedTable) and layer.can_settle
+
+
+def _for_inference(model):
+    """Returns a model after its layers were told not to train again."""
     for layer in model._flatten_layers():
         if _is_mixed(layer):
             layer.dtype_policy = layer.variable_dtype
+        if _settles(layer):
+            layer.settle()
     return model
 
 

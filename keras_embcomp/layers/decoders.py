@@ -114,6 +114,26 @@ class DecodedTable(Compressed):
             ]
         )
 
+    @property
+    def can_settle(self):
+        """Whether `settle` can be called."""
+        return (
+            self.hidden_dim is None
+            and self.decoder_activation is activations.relu
+            and self.quantization_mode is None
+        )
+
+    def settle(self):
+        """Takes the ReLU into `embeddings`, as weights will not change again.
+
+        `relu(u + b)` is `max(u, -b) + b`: logits are then those of a low rank,
+        and nothing is computed of the whole vocabulary.
+        """
+        least = -ops.convert_to_numpy(self.hidden_bias)
+        rows = ops.convert_to_numpy(self.embeddings)
+        self.embeddings.assign(np.maximum(rows, least))
+        self.decoder_activation = activations.linear
+
     def activation_of(self, array):
         """Returns the decoder's activation of a NumPy array, as another."""
         return ops.convert_to_numpy(self.decoder_activation(array))

@@ -15,7 +15,7 @@ from keras_embcomp.numerics.backends import exporting, unfolded_rows
 from keras_embcomp.numerics.lookup import likely_count
 from keras_embcomp.numerics.low_rank import truncated_svd
 from keras_embcomp.numerics.streaming import RowScores
-from keras_embcomp.numerics.tables import rows_of, whole
+from keras_embcomp.numerics.tables import rows_of, times_rows, whole
 
 _BLOCK_NUMBERS = 2**22
 _MOST_BLOCKS = 16  # XLA compiles many slowly
@@ -84,6 +84,8 @@ def decoded_logits(hidden, embeddings, decoder):
     one part.
     """
     if decoder.kernel is None:
+        if decoder.activation is keras.activations.linear:
+            return [_affine_logits(hidden, embeddings, decoder)]
         narrow = _narrow_rows(embeddings, 0, embeddings.shape[0], hidden)
         return [_projected(hidden, narrow, decoder)]
     features = decoder.projection.shape[0]
@@ -155,6 +157,15 @@ def _projected(hidden, narrow, decoder):
         logits = logits + ops.matmul(back, ops.transpose(narrow))
     bias = ops.expand_dims(decoder.projection_bias, 1)
     return logits + ops.matmul(hidden, bias)
+
+
+def _affine_logits(hidden, embeddings, decoder):
+    """Returns logits of `u P + b1 P + b2`: a number a token beside `u P`."""
+    back = ops.matmul(hidden, ops.transpose(decoder.projection))
+    number = ops.matmul(back, ops.expand_dims(decoder.bias, 1))
+    bias = ops.expand_dims(decoder.projection_bias, 1)
+    number = number + ops.matmul(hidden, bias)
+    return times_rows(back, embeddings) + number
 
 
 def _multiplied(hidden, narrow, decoder):

@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 from test_formats import BOTH, VOCABULARY, WIDTH, made, model_of
 
-from keras_embcomp import LowRankEmbedding, TTEmbedding, export_litert
+from keras_embcomp import (
+    DistilledEmbedding,
+    LowRankEmbedding,
+    TTEmbedding,
+    export_litert,
+)
 
 pytestmark = pytest.mark.tensorflow_only
 FORMATS = ("float16", "int8", "int4")
@@ -133,6 +138,23 @@ def test_tensor_trains_take_what_was_promised(tmp_path):
     integers = export_litert(model, tmp_path / "b.tflite", "int8")
     assert integers.bytes <= 55_000
     assert integers.error < LOST["int8"]
+
+
+@pytest.mark.parametrize("table_format", ["float32", *FORMATS])
+def test_a_distilled_table_needs_no_relu(generator, table_format, tmp_path):
+    layer = DistilledEmbedding(VOCABULARY, WIDTH, rank=6)
+    model = tied(layer, WIDTH)
+    rows = generator.normal(size=(VOCABULARY, 6))
+    bias = generator.normal(size=6)
+    layer.embeddings.assign(rows)
+    layer.hidden_bias.assign(bias)
+    assert 0.2 < np.mean(rows + bias < 0) < 0.8
+    path = tmp_path / "model.tflite"
+    written = export_litert(model, path, table_format)
+    assert written.error < {"float32": 1e-6, **LOST}[table_format]
+    assert not {"RELU", "MAXIMUM"} & set(written.operations)
+    assert layer.activation is keras.activations.relu
+    np.testing.assert_array_equal(layer.embeddings, np.float32(rows))
 
 
 def test_a_layer_that_is_quantized_stays_as_it_is(tmp_path):
