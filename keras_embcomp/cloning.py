@@ -9,7 +9,6 @@ import keras
 from keras_embcomp.layers.base import Compressed, CompressedEmbedding
 
 _LOAD = keras.Layer.load_own_variables
-_WRAPPERS_OWN = ("mask", "training")
 
 
 class Place(NamedTuple):
@@ -34,7 +33,7 @@ def places(model) -> list[Place]:
 
 def _collect(model, prefix, found):
     for layer in model.layers:
-        place = Place(prefix + layer.name, _unwrapped(layer))
+        place = Place(prefix + layer.name, _inside(layer))
         layer = place.layer
         if id(layer) in found:
             continue
@@ -44,18 +43,23 @@ def _collect(model, prefix, found):
             found[id(layer)] = place
 
 
-def _unwrapped(layer):
-    """Returns the layer in a `TimeDistributed` that can do without it.
-
-    A `Dense` or an `Embedding` does the same to each step of time by itself.
-    """
-    if not isinstance(layer, keras.layers.TimeDistributed):
+def _inside(layer):
+    """Returns the layer that a `TimeDistributed` applies, or the layer."""
+    if type(layer) is not keras.layers.TimeDistributed or _is_model(
+        layer.layer
+    ):
         return layer
-    inner = layer.layer
-    able = (keras.layers.Dense, keras.layers.Embedding, Compressed)
-    # The wrapper takes no notice of these.
-    more = getattr(inner, "mask_zero", False) or inner.activity_regularizer
-    return inner if isinstance(inner, able) and not more else layer
+    return _inside(layer.layer)
+
+
+def _around(wrapper, layer):
+    """Returns a layer in wrappers like those of another."""
+    if _inside(wrapper) is wrapper:
+        return layer
+    config = {**wrapper.get_config(), "dtype": wrapper.dtype_policy}
+    del config["layer"]
+    inner = _around(wrapper.layer, layer)
+    return keras.layers.TimeDistributed(inner, **config)
 
 
 def compressed_places(model) -> list[Place]:
@@ -88,33 +92,19 @@ def replaced(model, layers):
         layers: Dictionary from the `id` of a layer to the layer in its place.
     """
     _check_model(model)
-    copies, unwrapped = [], []
+    made, copies = dict(layers), []
 
     def copied(layer):
-        inner = _unwrapped(layer)
-        if id(inner) in layers:
-            other = layers[id(inner)]
-            if inner is not layer:
-                other.name = layer.name  # by which outputs and losses are known
-                unwrapped.append(other)
-            return other
-        copies.append((layer, _like(layer)))
-        return copies[-1][1]
-
-    def called(layer, *args, **kwargs):
-        if layer in unwrapped:  # what only the wrapper has
-            kwargs = {k: v for k, v in kwargs.items() if k not in _WRAPPERS_OWN}
-        return layer(*args, **kwargs)
+        inner = _inside(layer)
+        if id(inner) not in made:
+            made[id(inner)] = _like(inner)
+            copies.append((inner, made[id(inner)]))
+        return _around(layer, made[id(inner)])
 
     compiled, model.compiled = model.compiled, False
     try:
         copy = keras.models.clone_model(
-            model,
-            clone_function=copied,
-            call_function=None
-            if isinstance(model, keras.Sequential)
-            else called,
-            recursive=True,
+            model, clone_function=copied, recursive=True
         )
     finally:
         model.compiled = compiled
@@ -135,7 +125,7 @@ def check_copyable(model, besides=()):
     for layer in model.layers:
         if _is_model(layer):
             check_copyable(layer, besides)
-        elif id(_unwrapped(layer)) not in besides:
+        elif id(_inside(layer)) not in besides:
             _like(layer)
 
 

@@ -43,7 +43,7 @@ def compressed_crossentropy(
             out of range is refused, or has a loss of NaN in a function that is
             compiled, where its value is not known.
         label_smoothing: Number from 0, below 1. Each unit gets its share of
-            this part of a label.
+            this part of a label. Not with `num_sampled`.
         num_sampled: Integer or `None`. How many units are drawn.
         seed: Integer or `keras.random.SeedGenerator`, for `num_sampled`.
         block_size: Integer, or `None` for one that suits the number of tokens.

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_embcomp.checks import finite_table, frequency_weights
 from keras_embcomp.cloning import is_embedding, places
+from keras_embcomp.layers.base import Compressed
 from keras_embcomp.layers.dense import dense_parts, embedding_parts
 
 LEAST_UNITS = 1_000
@@ -39,6 +40,8 @@ def tables_of(model, frequencies=None):
             f"{', quantized' if layer.quantization_mode else ''})"
             for path, layer in found
         )
+        if any(isinstance(layer, Compressed) for _, layer in found):
+            looked += ", compressed already: `to_keras` makes it dense again"
         raise ValueError(
             "`model` must have an `Embedding`, or a `Dense` of "
             f"{LEAST_UNITS:,} units or more and more units than inputs. "

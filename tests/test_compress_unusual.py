@@ -60,45 +60,71 @@ def test_activity_regularizers_stay():
 
 def test_tables_inside_time_distributed(generator):
     entry = keras.Input((None, 3), dtype="int32")
-    words = layers.TimeDistributed(layers.Embedding(WORDS, WIDTH), name="words")
+    masked = layers.Masking()(keras.Input((None, 3), name="other"))
+    inner = layers.Embedding(WORDS, WIDTH, mask_zero=True)
+    words = layers.TimeDistributed(inner, name="words")
     pooled = layers.TimeDistributed(layers.GlobalAveragePooling1D())
     labels = layers.TimeDistributed(
-        layers.Dense(1_100, activation="softmax"), name="labels"
+        layers.Dense(1_100, activation="softmax"),
+        name="labels",
+        activity_regularizer="l2",
     )
-    model = keras.Model(entry, labels(pooled(words(entry))))
-    model.compile("sgd", {"labels": "sparse_categorical_crossentropy"})
+    states = layers.Concatenate()([pooled(words(entry)), masked])
+    other = masked._keras_history[0].input
+    model = keras.Model([entry, other], labels(layers.Dense(WIDTH)(states)))
     ids = generator.integers(0, WORDS, (2, 5, 3))
+    inputs = [ids, generator.normal(size=(2, 5, 3)) * (ids[..., :1] > 200)]
 
-    plan = plan_compression(model, ratio=2, method="low_rank")
+    plan = plan_compression(model, max_error=1e-5, method="low_rank")
     assert [entry.layer for entry in plan.tables] == ["words", "labels"]
+    for entry in plan.tables:
+        entry.method, entry.arguments = "low_rank", {"rank": WIDTH}
     small = compress(model, plan)
+    for copy in (small, to_keras(small)):
+        np.testing.assert_allclose(copy(inputs), model(inputs), atol=1e-5)
+        np.testing.assert_allclose(copy.losses, model.losses, rtol=1e-4)
+        copy.compile("sgd", "sparse_categorical_crossentropy")
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        found, expected = (
+            each.test_on_batch(inputs, ids[..., 0]) for each in (copy, model)
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
     held = plan.bytes_after + 4 * 1_100  # and the bias
-    assert small.output_names == model.output_names
     assert sum(t.bytes for t in report(small).tables) == held
-    small.train_on_batch(ids, ids[..., 0])
-
-    plain = to_keras(small)
-    np.testing.assert_allclose(plain(ids), small(ids), atol=1e-5)
-    same = plan_compression(model, max_error=1e-6, method="low_rank")
-    assert [entry.method for entry in same.tables] == ["keep", "keep"]
 
 
-def test_a_compressed_layer_inside_time_distributed(generator):
-    entry = keras.Input((4,), dtype="int32")
-    words = layers.TimeDistributed(LowRankEmbedding(WORDS, WIDTH, rank=4))
-    mean = layers.GlobalAveragePooling1D()(words(entry[..., None])[:, :, 0])
-    model = keras.Model(entry, mean)
-    ids = generator.integers(0, WORDS, (2, 4))
-    plain = to_keras(model)
-    assert report(model).tables[0].parameters == 4 * (WORDS + WIDTH)
-    assert plain.count_params() == WORDS * WIDTH
-    np.testing.assert_allclose(plain(ids), model(ids), atol=1e-5)
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_table_in_a_wrapper_and_outside_stays_one(kept, generator):
+    table = layers.Embedding(WORDS, WIDTH)
+    first, second = keras.Input((4,)), keras.Input((3, 4))
+    outputs = [
+        layers.TimeDistributed(table, name="first")(second),
+        table(first),
+        layers.TimeDistributed(table, name="second")(second),
+    ]
+    model = keras.Model([first, second], outputs)
+    plan = plan_compression(model, ratio=2, method="low_rank")
+    if kept:
+        plan.tables[0].method = "keep"
+    copy = compress(model, plan)
+    assert copy.output_names == model.output_names
+    held = 4 * WORDS * WIDTH if kept else plan.bytes_after
+    assert weight_bytes(copy.weights) == held
+    ids = generator.integers(0, WORDS, (2, 3, 4))
+    found = copy([ids[:, 0], ids])
+    np.testing.assert_allclose(found[0][:, 0], found[1], atol=1e-6)
+    np.testing.assert_allclose(found[0], found[2], atol=1e-6)
 
 
-def test_masks_that_a_wrapper_keeps_stay_where_they_are():
-    entry = keras.Input((2, 3), dtype="int32")
-    words = layers.Embedding(WORDS, WIDTH, mask_zero=True)
-    model = keras.Model(entry, layers.TimeDistributed(words)(entry))
+def test_says_that_a_model_is_compressed_already():
+    small = compress(model_of(), ratio=2, method="low_rank")
+    with pytest.raises(ValueError, match="compressed already: `to_keras`"):
+        compress(small, ratio=2)
+
+
+def test_a_model_in_a_wrapper_stays_as_it_is(generator):
+    entry = keras.Input((3, 4), dtype="int32")
+    model = keras.Model(entry, layers.TimeDistributed(model_of())(entry))
     with pytest.raises(ValueError, match="TimeDistributed"):
         compress(model, ratio=2)
 

@@ -59,7 +59,7 @@ def export_litert(
 
     Args:
         model: Functional or Sequential Keras model.
-        path: File to write, in a folder that exists.
+        path: File to write or to replace, in a folder that exists.
         table_format: `"float32"`, `"float16"`, `"int8"` or `"int4"`: how the
             vocabulary tables are stored, those of compressed layers and of
             plain `Embedding`, `ReversibleEmbedding` and `Dense` layers; a

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_embcomp.cloning import compressed_places, is_embedding, replaced
-from keras_embcomp.layers.base import CompressedEmbedding
+from keras_embcomp.layers.base import Compressed, CompressedEmbedding
 from keras_embcomp.layers.base_softmax import CompressedSoftmax
 from keras_embcomp.layers.decoders import DecodedTable
 from keras_embcomp.layers.dense import dense_parts, embedding_parts
@@ -35,10 +35,19 @@ def formatted(models, table_format):
     """
     joint = _joint(list(models.values()))
     if table_format == "float32":
-        layers = list(joint._flatten_layers())
-        if not any(_is_mixed(each) or _settles(each) for each in layers):
+        if not any(map(_changes, joint._flatten_layers())):
             return models
-        return _parts(_for_inference(replaced(joint, {})), models)
+        try:
+            copy = replaced(joint, {})
+        except ValueError:
+            if any(
+                _is_mixed(e) or _is_fake(e) for e in joint._flatten_layers()
+            ):
+                raise
+            return models  # with their ReLUs
+        _for_inference(copy)
+        _keep_rounding(copy)
+        return _parts(copy, models)
     bits = FORMATS[table_format]
     copy = replaced(
         joint,
@@ -46,6 +55,7 @@ def formatted(models, table_format):
     )
     _for_inference(copy)
     if bits is None:
+        _keep_rounding(copy)
         for variable in copy.variables:
             if variable.dtype == "float32":
                 variable.assign(_half(variable))
@@ -87,7 +97,7 @@ def _parts(copy, models):
 
 def _is_mixed(layer):
     return layer.compute_dtype != layer.variable_dtype and (
-        layer.quantization_mode is None
+        layer.quantization_mode is None or isinstance(layer, Compressed)
     )
 
 
@@ -95,11 +105,29 @@ def _settles(layer):
     return isinstance(layer, DecodedTable) and layer.can_settle
 
 
+def _is_fake(layer):
+    return isinstance(layer, Compressed) and layer.fake_quantization is not None
+
+
+def _changes(layer):
+    """Returns whether a layer is not exported as it is."""
+    return _is_mixed(layer) or _settles(layer) or _is_fake(layer)
+
+
+def _keep_rounding(model):
+    for layer in filter(_is_fake, model._flatten_layers()):
+        layer.keep_rounding()
+
+
 def _for_inference(model):
     """Returns a model after its layers were told not to train again."""
     for layer in model._flatten_layers():
         if _is_mixed(layer):
-            layer.dtype_policy = layer.variable_dtype
+            mode, *_ = layer.dtype_policy.name.split("_from_")
+            quantized = layer.quantization_mode is not None
+            layer.dtype_policy = (
+                f"{mode}_from_float32" if quantized else layer.variable_dtype
+            )
         if _settles(layer):
             layer.settle()
     return model

@@ -151,7 +151,8 @@ def largest_difference(expected, found, tolerance=_TOLERANCE):
                 "The exported model differs from the Keras model by "
                 f"{difference:.3g}, where {tolerance * largest:.3g} would be "
                 "rounding, so it was not written. This is a fault of the "
-                "converter: please report the model's layers."
+                "converter: try fixed sizes or another format, and please "
+                "report the model's layers."
             )
     return difference
 

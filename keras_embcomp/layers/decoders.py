@@ -121,17 +121,25 @@ class DecodedTable(Compressed):
             self.hidden_dim is None
             and self.decoder_activation is activations.relu
             and self.quantization_mode is None
+            and self.fake_quantization is None
         )
 
     def settle(self):
         """Takes the ReLU into `embeddings`, as weights will not change again.
 
-        `relu(u + b)` is `max(u, -b) + b`: logits are then those of a low rank,
-        and nothing is computed of the whole vocabulary.
+        `relu(u + b)` is `max(u, -b) + b`: a feature that ReLU leaves alone is
+        stored as it is, and its bias becomes one of the rows. Where it cuts
+        off most, what is left is smaller, and is stored.
         """
-        least = -ops.convert_to_numpy(self.hidden_bias)
+        bias = ops.convert_to_numpy(self.hidden_bias)
         rows = ops.convert_to_numpy(self.embeddings)
-        self.embeddings.assign(np.maximum(rows, least))
+        left, cut = np.maximum(rows + bias, 0), np.maximum(rows, -bias)
+        moved = np.abs(cut).max(axis=0) < left.max(axis=0)
+        shift = np.where(moved, bias, 0)
+        projection = ops.convert_to_numpy(self.projection)
+        self.embeddings.assign(np.where(moved, cut, left))
+        self.hidden_bias.assign(np.zeros_like(bias))
+        self.projection_bias.assign_add(shift @ projection)
         self.decoder_activation = activations.linear
 
     def activation_of(self, array):

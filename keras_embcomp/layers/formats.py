@@ -168,6 +168,13 @@ class FactorFormats(keras.layers.Layer):
         self.fake_quantization = _name(mode, config)
         self._rebuild(*values)
 
+    def keep_rounding(self):
+        """Stores factors as `fake_quantize` rounds them, in floats."""
+        factors = {name: in_numpy(f) for name, f in self._factors.items()}
+        _, _, others = self._values(keep=False)
+        self.fake_quantization = None
+        self._rebuild(factors, {}, others)
+
     def _check_factors(self, mode, config):
         if not self._factors:
             raise NotImplementedError(

@@ -140,21 +140,67 @@ def test_tensor_trains_take_what_was_promised(tmp_path):
     assert integers.error < LOST["int8"]
 
 
+@pytest.mark.parametrize("lifted", [-1e9, -2.0, 0.0, 2.0])
 @pytest.mark.parametrize("table_format", ["float32", *FORMATS])
-def test_a_distilled_table_needs_no_relu(generator, table_format, tmp_path):
+def test_a_distilled_table_needs_no_relu(
+    generator, table_format, lifted, tmp_path
+):
     layer = DistilledEmbedding(VOCABULARY, WIDTH, rank=6)
     model = tied(layer, WIDTH)
     rows = generator.normal(size=(VOCABULARY, 6))
     bias = generator.normal(size=6)
+    bias[0] += lifted
     layer.embeddings.assign(rows)
     layer.hidden_bias.assign(bias)
-    assert 0.2 < np.mean(rows + bias < 0) < 0.8
     path = tmp_path / "model.tflite"
     written = export_litert(model, path, table_format)
     assert written.error < {"float32": 1e-6, **LOST}[table_format]
     assert not {"RELU", "MAXIMUM"} & set(written.operations)
     assert layer.activation is keras.activations.relu
     np.testing.assert_array_equal(layer.embeddings, np.float32(rows))
+
+
+def test_what_cannot_be_copied_keeps_its_relu(tmp_path):
+    ids = keras.Input((3,), dtype="int32", name="ids")
+    rows = DistilledEmbedding(VOCABULARY, WIDTH, rank=6)(ids)
+    model = keras.Model(ids, keras.layers.Lambda(lambda x: 2 * x)(rows))
+    assert export_litert(model, tmp_path / "a.tflite").error < 1e-6
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+@pytest.mark.parametrize("how", ["quantize", "fake_quantize"])
+def test_formats_of_layers_that_are_rounded_already(
+    how, mode, policy, tmp_path
+):
+    layer = LowRankEmbedding(VOCABULARY, WIDTH, 4, dtype=policy)
+    model = tied(layer, WIDTH)
+    getattr(layer, how)(mode)
+    for table_format in ("float32", "float16", mode):
+        path = tmp_path / "model.tflite"
+        written = export_litert(model, path, table_format)
+        assert written.error < (0.02 if policy == "float32" else 0.05)
+    assert getattr(layer, "quantization_mode" if how == "quantize" else how)
+
+
+def test_numbers_that_the_converter_computes_may_be_halves(tmp_path):
+    ids = keras.Input((8,), dtype="int32", name="ids")
+    places = keras.layers.Embedding(8, WIDTH)(keras.ops.arange(8))
+    rows = keras.layers.Embedding(VOCABULARY, WIDTH)(ids) + places
+    written = export_litert(
+        keras.Model(ids, rows), tmp_path / "a.tflite", "float16"
+    )
+    assert written.error < LOST["float16"]
+
+
+def test_tables_in_wrappers_have_formats(tmp_path):
+    hidden = keras.Input((None, 16), name="hidden")
+    head = keras.layers.TimeDistributed(keras.layers.Dense(2_000))
+    model = keras.Model(hidden, head(hidden))
+    path = tmp_path / "a.tflite"
+    written = export_litert(model, path, "int8", batch=1, sequence=7)
+    assert 2_000 * 16 < written.bytes < 2_000 * (16 + 1 + 4) + 15_000
+    assert written.error < LOST["int8"]
 
 
 def test_a_layer_that_is_quantized_stays_as_it_is(tmp_path):
