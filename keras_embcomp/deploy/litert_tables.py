@@ -79,6 +79,7 @@ class FileTables:
         self._ranges = ranges
         self._stored = []
         self._numbers = {}
+        self._constants = {}
         self._products = False
 
     def rows(self, table, ids):
@@ -126,14 +127,22 @@ class FileTables:
             number, stored = self._place(_Integers(table, start, stop))
             missing = stored.width - (stop - start)
             part = tf.pad(scaled[:, start:stop], ((0, 0), (0, missing)))
-            marked = np.zeros((table.shape[0], part.shape[1]), "float32")
-            marked.flat[: len(_MARK) + 1] = _mark(number)
-            found = tf.matmul(part, tf.constant(marked), transpose_b=True)
+            marked = self._marked(number, (table.shape[0], stored.width))
+            found = tf.matmul(part, marked, transpose_b=True)
             if table.steps is not None:
                 found = found * self._scales_of_rows(table, block, hidden)
             sums = sums + found
         sums = tf.cast(sums, hidden.dtype)
         return tf.reshape(sums, tf.concat([lead, [table.shape[0]]], 0))
+
+    def _marked(self, number, shape):
+        """Returns a constant with a mark, which may be large: one a graph."""
+        key = tf.compat.v1.get_default_graph(), number
+        if key not in self._constants:
+            marked = np.zeros(shape, "float32")
+            marked.flat[: len(_MARK) + 1] = _mark(number)
+            self._constants[key] = tf.constant(marked)
+        return self._constants[key]
 
     def _scales_of_rows(self, table, block, inputs):
         """Returns the scales of rows in a block, of shape `(1, rows)`."""
