@@ -34,13 +34,12 @@ def places(model) -> list[Place]:
 def _collect(model, prefix, found):
     for layer in model.layers:
         place = Place(prefix + layer.name, _inside(layer))
-        layer = place.layer
-        if id(layer) in found:
+        if id(place.layer) in found:
             continue
         if _is_model(layer):
             _collect(layer, f"{place.path}/", found)
         else:
-            found[id(layer)] = place
+            found[id(place.layer)] = place
 
 
 def _inside(layer):

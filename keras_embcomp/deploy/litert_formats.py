@@ -35,27 +35,14 @@ def formatted(models, table_format):
     """
     joint = _joint(list(models.values()))
     if table_format == "float32":
-        if not any(map(_changes, joint._flatten_layers())):
-            return models
-        try:
-            copy = replaced(joint, {})
-        except ValueError:
-            if any(
-                _is_mixed(e) or _is_fake(e) for e in joint._flatten_layers()
-            ):
-                raise
-            return models  # with their ReLUs
-        _for_inference(copy)
-        _keep_rounding(copy)
-        return _parts(copy, models)
+        return _in_float32(joint, models)
     bits = FORMATS[table_format]
     copy = replaced(
         joint,
         {id(layer): _stored(layer, bits) for _, layer in dense_places(joint)},
     )
-    _for_inference(copy)
+    _for_inference(copy, table_format)
     if bits is None:
-        _keep_rounding(copy)
         for variable in copy.variables:
             if variable.dtype == "float32":
                 variable.assign(_half(variable))
@@ -109,28 +96,35 @@ def _is_fake(layer):
     return isinstance(layer, Compressed) and layer.fake_quantization is not None
 
 
-def _changes(layer):
-    """Returns whether a layer is not exported as it is."""
-    return _is_mixed(layer) or _settles(layer) or _is_fake(layer)
+def _in_float32(joint, models):
+    """Returns copies without formats, or the models where they are the same."""
+    layers = list(joint._flatten_layers())
+    must_change = any(_is_mixed(layer) or _is_fake(layer) for layer in layers)
+    if not must_change and not any(map(_settles, layers)):
+        return models
+    try:
+        copy = replaced(joint, {})
+    except ValueError:
+        if must_change:
+            raise
+        return models  # with their ReLUs
+    _for_inference(copy, "float32")
+    return _parts(copy, models)
 
 
-def _keep_rounding(model):
-    for layer in filter(_is_fake, model._flatten_layers()):
-        layer.keep_rounding()
-
-
-def _for_inference(model):
-    """Returns a model after its layers were told not to train again."""
+def _for_inference(model, table_format):
+    """Tells the layers of a model that they do not train again."""
     for layer in model._flatten_layers():
         if _is_mixed(layer):
-            mode, *_ = layer.dtype_policy.name.split("_from_")
-            quantized = layer.quantization_mode is not None
-            layer.dtype_policy = (
-                f"{mode}_from_float32" if quantized else layer.variable_dtype
-            )
+            policy = layer.variable_dtype
+            if layer.quantization_mode is not None:
+                mode, _ = layer.dtype_policy.name.split("_from_")
+                policy = f"{mode}_from_{policy}"
+            layer.dtype_policy = policy
         if _settles(layer):
             layer.settle()
-    return model
+        if FORMATS[table_format] is None and _is_fake(layer):
+            layer.keep_rounding()
 
 
 def _half(variable):

@@ -147,10 +147,9 @@ class FileTables:
     def _scales_of_rows(self, table, block, inputs):
         """Returns the scales of rows in a block, of shape `(1, rows)`."""
         number, stored = self._place(_Scales(table, block))
-        marked = np.zeros((1, stored.width), "float32")
-        marked[0, : len(_MARK) + 1] = _mark(number)
         # The converter would multiply constants with constants.
-        scales = unfolded_rows(tf.constant(marked), inputs)
+        marked = self._marked(number, (1, stored.width))
+        scales = unfolded_rows(marked, inputs)
         return scales[:, : table.shape[0]]
 
     def _place(self, stored):

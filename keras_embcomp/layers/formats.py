@@ -171,7 +171,7 @@ class FactorFormats(keras.layers.Layer):
     def keep_rounding(self):
         """Stores factors as `fake_quantize` rounds them, in floats."""
         factors = {name: in_numpy(f) for name, f in self._factors.items()}
-        _, _, others = self._values(keep=False)
+        others = [ops.convert_to_numpy(weight) for weight in self._others()]
         self.fake_quantization = None
         self._rebuild(factors, {}, others)
 

@@ -24,13 +24,29 @@ def interpreter(path):
     return Interpreter(model_path=str(path))
 
 
-def constants(path):
-    """Returns names of dtypes and byte counts of the tensors in a file."""
+def parsed(path):
+    """Returns a file's tables, and the schema they are of."""
     from ai_edge_litert import schema_py_generated as schema
 
-    file = schema.ModelT.InitFromObj(
-        schema.Model.GetRootAs(path.read_bytes(), 0)
+    root = schema.Model.GetRootAs(path.read_bytes(), 0)
+    return schema.ModelT.InitFromObj(root), schema
+
+
+def has_relu(path):
+    """Returns whether an operation of a file is a ReLU, or ends with one."""
+    file, schema = parsed(path)
+    relu = schema.ActivationFunctionType.RELU
+    codes = [code.builtinCode for code in file.operatorCodes]
+    return schema.BuiltinOperator.RELU in codes or any(
+        getattr(operator.builtinOptions, "fusedActivationFunction", 0) == relu
+        for graph in file.subgraphs
+        for operator in graph.operators
     )
+
+
+def constants(path):
+    """Returns names of dtypes and byte counts of the tensors in a file."""
+    file, schema = parsed(path)
     names = {v: k for k, v in vars(schema.TensorType).items()}
     return {
         (names[tensor.type], len(file.buffers[tensor.buffer].data))
@@ -156,6 +172,7 @@ def test_a_distilled_table_needs_no_relu(
     written = export_litert(model, path, table_format)
     assert written.error < {"float32": 1e-6, **LOST}[table_format]
     assert not {"RELU", "MAXIMUM"} & set(written.operations)
+    assert not has_relu(path)
     assert layer.activation is keras.activations.relu
     np.testing.assert_array_equal(layer.embeddings, np.float32(rows))
 
@@ -164,7 +181,9 @@ def test_what_cannot_be_copied_keeps_its_relu(tmp_path):
     ids = keras.Input((3,), dtype="int32", name="ids")
     rows = DistilledEmbedding(VOCABULARY, WIDTH, rank=6)(ids)
     model = keras.Model(ids, keras.layers.Lambda(lambda x: 2 * x)(rows))
-    assert export_litert(model, tmp_path / "a.tflite").error < 1e-6
+    written = export_litert(model, tmp_path / "a.tflite")
+    assert written.error < 1e-6
+    assert has_relu(written.path)
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
@@ -180,7 +199,8 @@ def test_formats_of_layers_that_are_rounded_already(
         path = tmp_path / "model.tflite"
         written = export_litert(model, path, table_format)
         assert written.error < (0.02 if policy == "float32" else 0.05)
-    assert getattr(layer, "quantization_mode" if how == "quantize" else how)
+    assert (layer.quantization_mode is None) == (how == "fake_quantize")
+    assert (layer.fake_quantization is None) == (how == "quantize")
 
 
 def test_numbers_that_the_converter_computes_may_be_halves(tmp_path):
