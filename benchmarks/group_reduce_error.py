@@ -15,7 +15,7 @@ import time
 import numpy as np
 from tables import glove
 
-from keras_embcomp.numerics.budget import (
+from keras_embcomp.numerics.group_reduce.budgets import (
     equal_groups,
     group_ranks_by_error,
     group_ranks_by_frequency,
@@ -23,7 +23,7 @@ from keras_embcomp.numerics.budget import (
     growing_groups,
     low_rank_from_fraction,
 )
-from keras_embcomp.numerics.group_reduce import group_reduce, smoothed
+from keras_embcomp.numerics.group_reduce.fitting import group_reduce, smoothed
 
 NUM_GROUPS, SWEEPS = 10, 10
 

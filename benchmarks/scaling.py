@@ -31,8 +31,8 @@ import keras
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from keras_embcomp.numerics.groups import stored_dense
-from keras_embcomp.numerics.tt_plans import (
+from keras_embcomp.numerics.group_reduce.groups import stored_dense
+from keras_embcomp.numerics.tensor_train.contraction import (
     grouped,
     merged_shape,
     merged_shapes,

@@ -6,17 +6,17 @@ import json
 import sys
 from pathlib import Path
 
-from keras_embcomp.candidates import METHODS
-from keras_embcomp.compress import compress
-from keras_embcomp.deploy.litert import export_litert
-from keras_embcomp.deploy.litert_formats import FORMATS
-from keras_embcomp.deploy.serving import export_serving
+from keras_embcomp.compression.candidates import METHODS
+from keras_embcomp.compression.compress import compress
+from keras_embcomp.deploy.litert.export import export_litert
+from keras_embcomp.deploy.litert.prepare import FORMATS
+from keras_embcomp.deploy.serving.export import export_serving
 from keras_embcomp.deploy.verify import written_whole
-from keras_embcomp.plan import CompressionPlan
-from keras_embcomp.planning import plan_compression
-from keras_embcomp.report import report
-from keras_embcomp.sweep import sweep
-from keras_embcomp.table_files import KINDS, read_counts, read_model
+from keras_embcomp.compression.plan import CompressionPlan
+from keras_embcomp.compression.choose import plan_compression
+from keras_embcomp.reporting.measure import report
+from keras_embcomp.compression.sweep import sweep
+from keras_embcomp.models.read import KINDS, read_counts, read_model
 
 _EPILOG = """examples:
   keras-embcomp plan model.keras --ratio 20 --output plan.json

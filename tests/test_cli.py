@@ -7,7 +7,7 @@ import pytest
 
 from keras_embcomp import LowRankEmbedding
 from keras_embcomp.cli import main
-from keras_embcomp.table_files import read_table
+from keras_embcomp.models.read import read_table
 
 pytestmark = pytest.mark.tensorflow_only
 

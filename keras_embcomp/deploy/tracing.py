@@ -1,7 +1,7 @@
 """A Keras model as a `tf.Module` with one function, named inside and out."""
 
 from keras_embcomp.deploy.verify import call, input_shapes, output_names
-from keras_embcomp.numerics.backends import for_export
+from keras_embcomp.layers.execution import for_export
 
 
 def traced_function(

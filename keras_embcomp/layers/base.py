@@ -13,8 +13,8 @@ from keras import constraints, initializers, ops, regularizers
 from keras.src.backend import set_keras_mask
 
 from keras_embcomp.checks import positive_int
-from keras_embcomp.layers.dense import embedding_parts
-from keras_embcomp.layers.formats import FactorFormats
+from keras_embcomp.layers.from_keras import embedding_parts
+from keras_embcomp.layers.quantization import FactorFormats
 
 _GETTERS = {
     "initializer": initializers.get,

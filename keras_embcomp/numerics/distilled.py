@@ -11,11 +11,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_embcomp.numerics.backends import exporting, unfolded_rows
+from keras_embcomp.layers.execution import exporting, unfolded_rows
 from keras_embcomp.numerics.lookup import likely_count
 from keras_embcomp.numerics.low_rank import truncated_svd
 from keras_embcomp.numerics.streaming import RowScores
-from keras_embcomp.numerics.tables import rows_of, times_rows, whole
+from keras_embcomp.layers.factors import rows_of, times_rows, whole
 
 _BLOCK_NUMBERS = 2**22
 _MOST_BLOCKS = 16  # XLA compiles many slowly

@@ -5,12 +5,12 @@ import math
 import keras
 from keras import ops
 
-from keras_embcomp.numerics.backends import (
+from keras_embcomp.layers.execution import (
     compiled_by_tensorflow,
     exporting,
     tables_in_file,
 )
-from keras_embcomp.numerics.tables import RoundedTable
+from keras_embcomp.layers.factors import RoundedTable
 
 
 def take_rows(table, ids):

@@ -1,0 +1,263 @@
+"""Chooses a method and its sizes for each table of a model."""
+
+import numpy as np
+
+from keras_embcomp.compression.candidates import (
+    AUTO,
+    METHODS,
+    arguments_for,
+    fitted,
+    least_bytes,
+)
+from keras_embcomp.checks import frequency_weights, positive_number
+from keras_embcomp.models.copy import is_embedding
+from keras_embcomp.numerics.product_quantized.budgets import sampled_loss
+from keras_embcomp.compression.plan import CompressionPlan, TablePlan
+from keras_embcomp.models.find import tables_of
+
+_SHARES = (0.5, 0.7, 1.0, 1.4, 2.0)
+_RATIOS = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
+
+
+class UnreachableError(ValueError):
+    """A budget that no method meets."""
+
+
+def plan_compression(
+    model,
+    ratio=None,
+    max_error=None,
+    max_bytes=None,
+    frequencies=None,
+    method="auto",
+):
+    """Returns how to compress the vocabulary tables of a trained model.
+
+    Looks at every `Embedding`, `ReversibleEmbedding` (its two sides are one
+    table) and `Dense` of 1,000 units or more that has more units than inputs,
+    in nested models and `TimeDistributed` too. Methods and number formats are
+    tried on the tables themselves, of which k-means sees a sample; nothing is
+    copied or changed.
+
+    Args:
+        model: Built Functional or Sequential model.
+        ratio: Number above 1: bytes of the tables before, over those after.
+        max_error: Number between 0 and 1: the largest relative error of a
+            table. One of `ratio`, `max_error` and `max_bytes` must be given.
+        max_bytes: Integer: the bytes that all tables may take together.
+        frequencies: Counts of the rows, of shape `(vocabulary,)`, or a
+            dictionary of them by path of the layer. If given, a row's squared
+            error is weighed by its count.
+        method: `"auto"`, or the one to use: `"product_codes"`, `"low_rank"`,
+            `"group_reduce"`, `"distilled"`, `"tensor_train"` or `"hashed"`.
+
+    Returns:
+        A `CompressionPlan`.
+
+    Raises:
+        ValueError: if there is nothing to compress, a budget cannot be met
+            (says which could), or counts fit no table.
+
+    Example:
+
+    >>> words = keras.layers.Embedding(2_000, 32)
+    >>> model = keras.Sequential([keras.Input((4,), dtype="int32"), words])
+    >>> plan = plan_compression(model, ratio=8, method="low_rank")
+    >>> plan.bytes_before / plan.bytes_after > 8
+    True
+    """
+    check_goal(ratio, max_error, max_bytes)
+    tries = tries_of(method)
+    tables = tables_of(model, frequencies)
+    if max_error is not None:
+        return CompressionPlan(
+            [_nearest(table, max_error, tries) for table in tables]
+        )
+    held = sum(table.bytes for table in tables)
+    budget = max_bytes if max_bytes is not None else held / ratio
+    if len(tables) == 1:
+        return CompressionPlan([best_plan(tables[0], budget, tries)])
+    curves = []
+    for table in tables:
+        fair = budget * table.bytes / held
+        plans = [_best(table, share * fair, tries) for share in _SHARES]
+        if not any(plans):
+            plans = [_smallest(table, tries)]
+        curves.append([_kept(table), *filter(None, plans)])
+    return CompressionPlan(_divided(tables, curves, budget, tries))
+
+
+def check_goal(ratio, max_error, max_bytes):
+    """Raises unless one goal is given, and in its range."""
+    goals = {"ratio": ratio, "max_error": max_error, "max_bytes": max_bytes}
+    given = {name: x for name, x in goals.items() if x is not None}
+    if len(given) != 1:
+        raise ValueError(
+            "One of `ratio`, `max_error` and `max_bytes` must be given. "
+            f"Received: {', '.join(given) or 'none of them'}"
+        )
+    ((name, value),) = given.items()
+    positive_number(name, value)
+    if name == "ratio" and value <= 1:
+        raise ValueError(f"`ratio` must be above 1. Received: ratio={value}")
+    if name == "max_error" and value >= 1:
+        raise ValueError(
+            f"`max_error` must be below 1. Received: max_error={value}"
+        )
+
+
+def tries_of(method):
+    """Returns pairs of a method and a number format to try."""
+    if method != "auto" and method not in METHODS:
+        raise ValueError(
+            f"`method` must be one of auto, {', '.join(METHODS)}. "
+            f"Received: method={method}"
+        )
+    if method == "auto":
+        return list(AUTO)
+    return [(method, form) for form in METHODS[method].formats]
+
+
+def best_plan(table, max_bytes, tries):
+    """Returns the plan of least error for a table and a budget, or raises."""
+    if max_bytes >= table.bytes:
+        return _kept(table)
+    plan = _best(table, max_bytes, tries)
+    if plan is None:
+        raise _unreachable(max_bytes, [table], tries)
+    return plan
+
+
+def _best(table, max_bytes, tries):
+    """Returns the plan of least error that takes at most so many bytes."""
+    weights = frequency_weights(table.counts, len(table.values))
+    plans = []
+    for method, number_format in _suited(table, tries):
+        found = arguments_for(
+            method, number_format, table.values, max_bytes, weights
+        )
+        if found is None:
+            continue
+        plans.append(_plan(table, method, number_format, *found))
+    return min(plans, key=lambda plan: plan.error, default=None)
+
+
+def _suited(table, tries):
+    """Returns the tries without formats that the layer cannot compute in."""
+    layer = table.layer
+    half = layer is not None and layer.compute_dtype == "float16"
+    return [how for how in tries if how[1] is None or not half]
+
+
+def _smallest(table, tries):
+    """Returns the smallest plan there is for a table."""
+    shape = table.values.shape
+    tries = _suited(table, tries)
+    method, number_format = min(tries, key=lambda how: least_bytes(*how, shape))
+    return _plan(
+        table,
+        method,
+        number_format,
+        METHODS[method].least(shape),
+        least_bytes(method, number_format, shape),
+    )
+
+
+def _plan(table, method, number_format, arguments, held):
+    """Returns a plan with its expected error."""
+    shape = table.values.shape
+    output = table.layer is not None and not is_embedding(table.layer)
+    return TablePlan(
+        layer=table.path,
+        shape=shape,
+        method=method,
+        number_format=number_format,
+        arguments=arguments,
+        bytes_before=table.bytes,
+        bytes_after=held,
+        error=_relative_error(
+            method, number_format, arguments, table.values, table.counts
+        ),
+        operations=METHODS[method].operations(arguments, shape, output),
+    )
+
+
+def _nearest(table, max_error, tries):
+    """Returns the smallest plan within an error; keeps the layer if none is."""
+    for ratio in _RATIOS:
+        plan = _best(table, table.bytes / ratio, tries)
+        if plan is not None and plan.error <= max_error:
+            return plan
+    return _kept(table)
+
+
+def _kept(table):
+    """Returns the plan that leaves a table as it is."""
+    return TablePlan(
+        layer=table.path,
+        shape=table.values.shape,
+        method="keep",
+        number_format=None,
+        arguments={},
+        bytes_before=table.bytes,
+        bytes_after=table.bytes,
+        error=0.0,
+        operations=0,
+    )
+
+
+def _divided(tables, curves, budget, tries):
+    """Returns one plan a table, with the least sum of squared errors.
+
+    From the smallest plans on, the step to a larger one that lowers the sum
+    most for its bytes is taken, as long as one fits.
+    """
+    curves = [sorted(curve, key=lambda p: p.bytes_after) for curve in curves]
+    chosen = [curve[0] for curve in curves]
+    left = budget - sum(plan.bytes_after for plan in chosen)
+    if left < 0:
+        raise _unreachable(budget, tables, tries)
+    while True:
+        steps = []
+        for number, (plan, curve) in enumerate(
+            zip(chosen, curves, strict=True)
+        ):
+            for larger in curve:
+                more = larger.bytes_after - plan.bytes_after
+                gain = plan.error**2 - larger.error**2
+                if 0 < more <= left and gain > 0:
+                    steps.append((gain / more, number, larger))
+        if not steps:
+            return chosen
+        _, number, larger = max(steps, key=lambda step: step[0])
+        left -= larger.bytes_after - chosen[number].bytes_after
+        chosen[number] = larger
+
+
+def _unreachable(budget, tables, tries):
+    least = sum(
+        min(least_bytes(*how, table.values.shape) for how in tries)
+        for table in tables
+    )
+    return UnreachableError(
+        "The tables must be allowed more bytes; the smallest reachable are "
+        f"{least:,}. Received: {int(budget):,} bytes"
+    )
+
+
+def _relative_error(method, number_format, arguments, table, counts):
+    """Returns the error that a layer with such arguments would have.
+
+    The square root of its weighted squared errors over the table's weighted
+    squares. Product codes are fitted to a sample of a large table.
+    """
+    weights = frequency_weights(counts, len(table))
+    squares = weights @ np.square(table).sum(axis=1)
+    if squares == 0:  # nothing counts that could be lost
+        return 0.0
+    if method == "product_codes":
+        lost = sampled_loss(table, weights, **arguments)
+    else:
+        layer = fitted(method, number_format, arguments, table, counts)
+        lost = weights @ np.square(layer.to_dense() - table).sum(axis=1)
+    return float(np.sqrt(lost / squares))

@@ -1,0 +1,126 @@
+"""Export to TensorFlow Serving: a versioned SavedModel, each weight once."""
+
+import contextlib
+from pathlib import Path
+
+from keras_embcomp.checks import positive_int
+from keras_embcomp.deploy.serving.extras import write_card, write_warmup
+from keras_embcomp.deploy.serving.signatures import (
+    checked_signatures,
+    examples_of,
+    served_functions,
+)
+from keras_embcomp.deploy.tracing import traced_module
+from keras_embcomp.deploy.verify import (
+    check_exportable,
+    check_preprocess,
+    largest_difference,
+    written_whole,
+)
+
+
+def export_serving(
+    model, path, version=None, preprocess=None, signatures=None
+) -> Path:
+    """Writes a model for TensorFlow Serving and checks it against Keras.
+
+    The signature `serving_default` has the names of the model's inputs and
+    outputs. A server does not cast, so ids have signatures of their own,
+    `serving_default_int32` and `serving_default_int64`, wherever
+    `serving_default` takes something else. Each weight is stored once for all
+    of them, where `model.export` of Keras 3.15 stores it twice.
+
+    A server that watches `path` never sees half a version: the folder gets its
+    number when it is whole. Its `assets.extra` holds requests with which the
+    server warms up, and a card in JSON, `keras_embcomp.json`: signatures,
+    compressed layers, bytes and versions of packages.
+
+    Args:
+        model: Functional or Sequential Keras model.
+        path: Folder of the served model, made if it does not exist. The files
+            go to `path/<version>`, which must not exist.
+        version: Integer above 0. By default the number after the highest one
+            that there is, or 1.
+        preprocess: `tf.Module`, or a Keras layer such as `TextVectorization`,
+            to serve with the model: called with a string tensor of shape
+            `(batch,)`, it returns the model's only input. The signature
+            `serving_default` then takes strings, as `text`.
+        signatures: Dict of more functions to serve, by name: each a
+            `tf.function` with an `input_signature`, whose specs have the names
+            of its inputs, that returns a dict of tensors. They may use the
+            layers of the model and `preprocess`, and constants.
+
+    Returns:
+        The folder of the version.
+
+    Raises:
+        ValueError: if the model cannot be traced, the version exists, a
+            signature is no such function, something calls Python, or `path`
+            cannot be written.
+        RuntimeError: if the saved model computes something else.
+    """
+    check_exportable(model)
+    import tensorflow as tf
+
+    target = _new_version(Path(path).expanduser(), version)
+    if preprocess is not None:
+        check_preprocess(model, preprocess)
+    signatures = checked_signatures(signatures)
+    module = traced_module(model, signatures)
+    module.preprocess = preprocess
+    module.served = {**served_functions(module, preprocess), **module.extra}
+    examples = list(examples_of(model, module, preprocess, signatures))
+    with _folder(target.parent), written_whole(target) as temporary:
+        tf.saved_model.save(module, str(temporary), signatures=module.served)
+        loaded = tf.saved_model.load(str(temporary)).signatures
+        for name, inputs, outputs in examples:
+            tensors = {k: tf.constant(v) for k, v in inputs.items()}
+            _compare(outputs, loaded[name](**tensors))
+        write_warmup(temporary, target.parent.name, examples)
+        write_card(temporary, model, loaded)
+    return target
+
+
+def _new_version(path, version):
+    """Returns the folder of a version, or raises if it exists."""
+    names = [entry.name for entry in path.glob("*")]
+    used = {int(name) for name in names if name.isdecimal()}
+    if version is None:
+        version = max(used, default=0) + 1
+    target = path / str(positive_int("version", version))
+    if version in used:
+        raise ValueError(
+            "`version` must be new. "
+            f"Received: version={version}, and {target} exists"
+        )
+    return target
+
+
+def _compare(expected, found):
+    """Raises unless a served function gives what it gave before."""
+    for name, one in expected.items():
+        one, other = one.numpy(), found[name].numpy()
+        if found[name].dtype.is_floating:
+            largest_difference([one], [other])
+        elif not (one == other).all():
+            raise RuntimeError(
+                f"The exported function has another {name!r} than before, "
+                "so it was not written. This is a fault of the export: please "
+                "report the model's layers."
+            )
+
+
+@contextlib.contextmanager
+def _folder(path):
+    """Makes a folder, and removes it again if it is empty at the end."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"`path` must be a writable folder. Received: path={path}"
+        ) from error
+    try:
+        yield
+    finally:
+        if not any(path.iterdir()):
+            path.rmdir()

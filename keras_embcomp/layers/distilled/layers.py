@@ -1,0 +1,295 @@
+"""Distilled: rows decoded from narrow ones by a non-linear map."""
+
+import keras
+from keras import activations
+
+from keras_embcomp.checks import at_most, finite_table
+from keras_embcomp.layers.base import CompressedEmbedding
+from keras_embcomp.layers.softmax import CompressedSoftmax
+from keras_embcomp.layers.distilled.table import DecodedTable, fit_table
+
+
+@keras.saving.register_keras_serializable(package="keras_embcomp")
+class DistilledEmbedding(DecodedTable, CompressedEmbedding):
+    """Embeds ids in a narrow space, then decodes them with a non-linear map.
+
+    The table is `activation(embeddings + hidden_bias) @ projection +
+    projection_bias`, with `rank * (input_dim + output_dim + 1) + output_dim`
+    parameters. It has rank `rank`, and one more with the bias: it can be no
+    nearer to a table than a truncated SVD, but trains better, above all with
+    `EmbeddingDistiller`.
+
+    With `hidden_dim`, beyond the paper, a row `u` of `embeddings` stands for
+    `activation(u @ hidden_kernel + hidden_bias) @ projection + u @ shortcut +
+    projection_bias`, of any rank: at equal parameters it is nearer to real
+    tables than the SVD.
+
+    Called with `reverse=True` it is the tied output layer: it returns
+    `hidden @ table.T`.
+
+    Args:
+        input_dim: Integer. Size of the vocabulary.
+        output_dim: Integer. Width of an embedding.
+        rank: Integer. Width of the narrow space, at most `output_dim`.
+        activation: Activation function of the decoder.
+        hidden_dim: Integer. Width of the decoder's hidden layer, or `None` for
+            the paper's form.
+        embeddings_initializer: Initializer of `embeddings`. Without
+            `hidden_dim` entries should start above -0.05, where the bias
+            lifts them above 0: a row that ReLU starts at 0 never learns.
+        projection_initializer: Initializer of `projection`.
+        embeddings_regularizer: Regularizer of `embeddings`.
+        projection_regularizer: Regularizer of `projection`.
+        embeddings_constraint: Constraint of `embeddings`.
+        projection_constraint: Constraint of `projection`.
+        mask_zero: Boolean. Whether id 0 is padding, to be masked.
+        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: Integer ids, or hidden states if `reverse`.
+        reverse: Boolean. Whether to project hidden states to the vocabulary.
+
+    Input shape:
+        Integer tensor of any shape; with `reverse=True`, a float tensor of
+        shape `(..., output_dim)`.
+
+    Output shape:
+        The input shape with `output_dim` appended; with `reverse=True`,
+        `(..., input_dim)`.
+
+    Example:
+
+    >>> layer = DistilledEmbedding(32_000, 512, rank=64)
+    >>> layer(np.array([[1, 2, 3]])).shape
+    (1, 3, 512)
+    >>> round(layer.compression_ratio, 2)
+    7.87
+
+    Reference:
+    - [Lioutas et al., 2020](https://arxiv.org/abs/1910.06720)
+    """
+
+    def __init__(
+        self,
+        input_dim,
+        output_dim,
+        rank,
+        activation="relu",
+        hidden_dim=None,
+        embeddings_initializer="uniform",
+        projection_initializer="lecun_normal",
+        embeddings_regularizer=None,
+        projection_regularizer=None,
+        embeddings_constraint=None,
+        projection_constraint=None,
+        mask_zero=False,
+        **kwargs,
+    ):
+        super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
+        self.set_decoder(
+            rank,
+            activation,
+            hidden_dim,
+            embeddings_initializer=embeddings_initializer,
+            projection_initializer=projection_initializer,
+            embeddings_regularizer=embeddings_regularizer,
+            projection_regularizer=projection_regularizer,
+            embeddings_constraint=embeddings_constraint,
+            projection_constraint=projection_constraint,
+        )
+        at_most("rank", self.rank, "output_dim", self.output_dim)
+
+    @property
+    def activation(self):
+        """The activation function of the decoder."""
+        return self.decoder_activation
+
+    def build(self, input_shape=None):
+        self.add_decoder(self.input_dim, self.output_dim)
+
+    @classmethod
+    def from_dense(
+        cls,
+        table,
+        rank,
+        hidden_dim=None,
+        frequencies=None,
+        epochs=None,
+        learning_rate=1e-2,
+        seed=0,
+        verbose=0,
+        **kwargs,
+    ):
+        """Returns a built layer fitted to a table: stage two of the paper.
+
+        The fit starts from the best affine table of the rank, or near it. For
+        the paper's form with ReLU there is none nearer; otherwise Adam goes on.
+
+        Args:
+            table: Array of shape `(vocabulary, width)`.
+            rank: Integer, at most `width`.
+            hidden_dim: Integer, or `None` for the paper's form.
+            frequencies: Counts of shape `(vocabulary,)`. If given, a row's
+                squared error is weighed by its count.
+            epochs: Integer. Passes over the table, at most; it ends after five
+                without a gain. `None` is 120, and less from 8,333 rows on, to
+                30 from 33,333.
+            learning_rate: Number. The highest rate, for unit variance.
+            seed: Integer. Seed of the hidden layer and of the order of rows.
+            verbose: As in `keras.Model.fit`: 1 shows a progress bar.
+            **kwargs: Other arguments of the constructor.
+        """
+        table = finite_table("table", table)
+        layer = cls(*table.shape, rank=rank, hidden_dim=hidden_dim, **kwargs)
+        layer.build()
+        form = rank, layer.activation, hidden_dim
+        # Parts, masks and half precision are for training that follows.
+        plain = cls(*table.shape, *form, dtype="float32")
+        plain.build()
+        fit_table(
+            plain, table, frequencies, epochs, learning_rate, seed, verbose
+        )
+        layer.set_table(plain.table_weights)
+        return layer
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "activation": activations.serialize(self.activation),
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_embcomp")
+class DistilledSoftmax(DecodedTable, CompressedSoftmax):
+    """A softmax over the vocabulary whose units are decoded from narrow rows.
+
+    The table, a `Dense` kernel transposed, is that of `DistilledEmbedding`.
+    Without `hidden_dim` a token costs `2 * rank * (units + width)` operations.
+    With it, and for few tokens, `2 * hidden_dim * (units + width)`; for more,
+    the table is decoded once a step, in parts.
+
+    Args:
+        units: Integer. Size of the vocabulary.
+        rank: Integer. Width of the narrow space, at most that of the input.
+        decoder_activation: Activation function of the decoder.
+        hidden_dim: Integer. Width of the decoder's hidden layer, or `None` for
+            the paper's form.
+        activation: Activation function. `None` gives logits.
+        use_bias: Boolean. Whether each unit has a bias.
+        embeddings_initializer: As in `DistilledEmbedding`.
+        projection_initializer: Initializer of `projection`.
+        bias_initializer: Initializer of the bias.
+        embeddings_regularizer: Regularizer of `embeddings`.
+        projection_regularizer: Regularizer of `projection`.
+        bias_regularizer: Regularizer of the bias.
+        embeddings_constraint: Constraint of `embeddings`.
+        projection_constraint: Constraint of `projection`.
+        bias_constraint: Constraint of the bias.
+        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+
+    Input shape:
+        Float tensor of shape `(batch, ..., width)`.
+
+    Output shape:
+        `(batch, ..., units)`.
+
+    Example:
+
+    >>> layer = DistilledSoftmax(10_000, rank=32)
+    >>> layer(np.zeros((2, 256), "float32")).shape
+    (2, 10000)
+
+    Reference:
+    - [Lioutas et al., 2020](https://arxiv.org/abs/1910.06720)
+    """
+
+    def __init__(
+        self,
+        units,
+        rank,
+        decoder_activation="relu",
+        hidden_dim=None,
+        activation="softmax",
+        use_bias=True,
+        embeddings_initializer="uniform",
+        projection_initializer="lecun_normal",
+        bias_initializer="zeros",
+        embeddings_regularizer=None,
+        projection_regularizer=None,
+        bias_regularizer=None,
+        embeddings_constraint=None,
+        projection_constraint=None,
+        bias_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(
+            units,
+            activation=activation,
+            use_bias=use_bias,
+            bias_initializer=bias_initializer,
+            bias_regularizer=bias_regularizer,
+            bias_constraint=bias_constraint,
+            **kwargs,
+        )
+        self.set_decoder(
+            rank,
+            decoder_activation,
+            hidden_dim,
+            embeddings_initializer=embeddings_initializer,
+            projection_initializer=projection_initializer,
+            embeddings_regularizer=embeddings_regularizer,
+            projection_regularizer=projection_regularizer,
+            embeddings_constraint=embeddings_constraint,
+            projection_constraint=projection_constraint,
+        )
+
+    def build_table(self, width):
+        at_most("rank", self.rank, "width", width)
+        self.add_decoder(self.units, width)
+
+    @classmethod
+    def from_dense(
+        cls,
+        table,
+        rank,
+        hidden_dim=None,
+        decoder_activation="relu",
+        bias=None,
+        frequencies=None,
+        epochs=None,
+        learning_rate=1e-2,
+        seed=0,
+        verbose=0,
+        **kwargs,
+    ):
+        """Returns a built layer fitted to a table.
+
+        Args:
+            table: Array of shape `(units, width)`: a `Dense` kernel transposed.
+            rank: Integer, at most `width`.
+            hidden_dim: Integer, or `None` for the paper's form.
+            decoder_activation: Activation function of the decoder.
+            bias: Array of shape `(vocabulary,)`, or `None`.
+            frequencies, epochs, learning_rate, seed, verbose: As in
+                `DistilledEmbedding.from_dense`.
+            **kwargs: Other arguments of the constructor.
+        """
+        fitting = epochs, learning_rate, seed, verbose
+        activation = {"activation": decoder_activation}
+        fitted = DistilledEmbedding.from_dense(
+            table, rank, hidden_dim, frequencies, *fitting, **activation
+        )
+        units, width = fitted.dense_shape
+        layer = cls(units, rank, decoder_activation, hidden_dim, **kwargs)
+        layer.build((None, width))
+        layer.set_table(fitted.table_weights)
+        layer.set_bias(bias)
+        return layer
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "decoder_activation": activations.serialize(
+                self.decoder_activation
+            ),
+        }

@@ -1,0 +1,176 @@
+"""Factors that are not float variables but stand for float tensors."""
+
+import math
+
+import numpy as np
+from keras import ops
+
+from keras_embcomp.layers.execution import (
+    exporting,
+    tables_in_file,
+    unfolded_rows,
+)
+from keras_embcomp.numerics.quantized import (
+    fitted_scales,
+    packed,
+    rounded,
+    scales_of,
+    unpacked,
+)
+
+
+class RoundedTable:
+    """A factor whose entries are integers times scales.
+
+    It is abstract; what its `values` are is up to the final class.
+
+    Args:
+        values: Variable with a row for each row of the factor.
+        column_scales: float32 variable.
+        steps: int8 variable with a row for each row of the factor, or `None`.
+        form: A `Format`.
+        shape: Tuple, the shape of the factor.
+    """
+
+    def __init__(self, values, column_scales, steps, form, shape):
+        self.values = values
+        self.column_scales = column_scales
+        self.steps = steps
+        self.form = form
+        self.shape = shape
+
+    @property
+    def columns(self):
+        """Numbers in a row."""
+        return math.prod(self.shape[1:])
+
+    @property
+    def weights(self):
+        """The variables."""
+        parts = (self.values, self.column_scales, self.steps)
+        return [part for part in parts if part is not None]
+
+    def __getitem__(self, rows):
+        """Returns a table of a range of rows."""
+        values = self.values[rows]
+        steps = None if self.steps is None else self.steps[rows]
+        shape = (values.shape[0], *self.shape[1:])
+        return type(self)(values, self.column_scales, steps, self.form, shape)
+
+    def decoded(self, pick):
+        """Returns rows as a float32 tensor of shape `(..., *shape[1:])`.
+
+        Args:
+            pick: Function that takes these rows of a variable.
+        """
+        return self._shaped(
+            self._decoded(pick(self.values), self._scales(pick))
+        )
+
+    def _shaped(self, rows):
+        if len(self.shape) == 2:
+            return rows
+        return ops.reshape(rows, (*ops.shape(rows)[:-1], *self.shape[1:]))
+
+    def _decoded(self, values, scales):
+        raise NotImplementedError
+
+    def _scales(self, pick=lambda variable: variable):
+        steps = None if self.steps is None else pick(self.steps)
+        return scales_of(self.column_scales, steps, self.form, self.columns)
+
+    def scale_values(self):
+        """Returns the scales as arrays."""
+        steps = self.steps
+        if steps is not None:
+            steps = ops.convert_to_numpy(steps)
+        return ops.convert_to_numpy(self.column_scales), steps
+
+    def assign(self, factor, scales=None):
+        """Assigns floats, rounded to the scales, or to those that fit best."""
+        rows = np.reshape(ops.convert_to_numpy(factor), (self.shape[0], -1))
+        column_scales, steps = scales or fitted_scales(rows, self.form)
+        self.column_scales.assign(column_scales)
+        if steps is not None:
+            self.steps.assign(steps)
+        self._assign(rows.astype("float32"))
+
+    def _assign(self, rows):
+        raise NotImplementedError
+
+
+class PackedTable(RoundedTable):
+    """A factor in bytes; its `values` hold one or two integers each."""
+
+    def _decoded(self, values, scales):
+        return unpacked(values, self.form, self.columns) * scales
+
+    def integers(self):
+        """Returns the integers as an int8 array of shape `(rows, columns)`."""
+        values = unpacked(self.values, self.form, self.columns)
+        return ops.convert_to_numpy(values).astype("int8")
+
+    def scaled(self, integers, pick):
+        """Returns picked rows, as `decoded`, from their integers."""
+        return self._shaped(integers * self._scales(pick))
+
+    def _assign(self, rows):
+        integers = rounded(rows, self._scales(), self.form)
+        integers = ops.convert_to_numpy(integers)
+        self.values.assign(packed(integers, self.form))
+
+
+class FakePackedTable(RoundedTable):
+    """A factor in floats that is used as if it were packed.
+
+    Gradients pass the rounding as if it were not there.
+    """
+
+    def _decoded(self, values, scales):
+        rows = ops.cast(values, "float32")
+        if len(self.shape) > 2:
+            lead = ops.shape(rows)[: 1 - len(self.shape)]
+            rows = ops.reshape(rows, (*lead, self.columns))
+        found = rounded(rows, scales, self.form) * scales
+        return rows + ops.stop_gradient(found - rows)
+
+    def _assign(self, rows):
+        self.values.assign(rows.reshape(self.shape))
+
+
+def whole(table, dtype, inputs=None):
+    """Returns a factor as a tensor of a dtype.
+
+    Args:
+        table: Tensor, variable or `RoundedTable`.
+        dtype: A float dtype.
+        inputs: What a file is given when it runs: it unpacks the factor then.
+    """
+    if isinstance(table, RoundedTable):
+
+        def pick(rows):
+            rows = ops.convert_to_tensor(rows)
+            return unfolded_rows(rows, inputs) if exporting() else rows
+
+        table = table.decoded(pick)
+    return ops.cast(table, dtype)
+
+
+def times_rows(hidden, table):
+    """Returns `hidden @ table.T` for a factor of shape `(rows, columns)`."""
+    if tables_in_file() is not None:
+        return tables_in_file().product(hidden, table)
+    rows = whole(table, hidden.dtype, hidden)
+    return ops.matmul(hidden, ops.transpose(rows))
+
+
+def rows_of(table, pick, dtype):
+    """Returns the rows of a factor that a function takes, of a dtype."""
+    if isinstance(table, RoundedTable):
+        return ops.cast(table.decoded(pick), dtype)
+    return ops.cast(pick(table), dtype)
+
+
+def in_numpy(table):
+    """Returns a factor as a float32 array."""
+    return ops.convert_to_numpy(whole(table, "float32"))

@@ -1,0 +1,269 @@
+"""GroupReduce: frequent words in groups of a higher rank than rare ones."""
+
+import keras
+import numpy as np
+
+from keras_embcomp.layers.base import CompressedEmbedding
+from keras_embcomp.layers.softmax import CompressedSoftmax
+from keras_embcomp.layers.group_reduce.table import WordGroups
+from keras_embcomp.numerics.group_reduce.fitting import group_reduce
+
+
+@keras.saving.register_keras_serializable(package="keras_embcomp")
+class GroupReduceEmbedding(WordGroups, CompressedEmbedding):
+    """Embeds ids by low-rank factors of the group that a word is in.
+
+    Words are in groups by frequency. A group of `n` words and rank `k` is the
+    product of a matrix of shape `(n, k)` and one of shape `(k, output_dim)`;
+    where these would be no smaller than `(n, output_dim)`, it is stored dense.
+    Frequent words get high ranks, the many rare ones a low one.
+
+    Called with `reverse=True` it returns `hidden @ table.T`.
+
+    Args:
+        input_dim: Integer. Size of the vocabulary.
+        output_dim: Integer. Width of an embedding.
+        group_sizes: Integers that sum to `input_dim`: the first group holds
+            the ids from 0, and so on.
+        group_ranks: A rank for each group, at most its size and `output_dim`.
+            `keras_embcomp.numerics.budget` turns a budget into both.
+        permuted: Boolean. Whether the groups hold any ids, not ranges of
+            them: the place of each id is then stored, as int32.
+        embeddings_initializer: Initializer of the matrices of words.
+        projections_initializer: Initializer of the projections.
+        embeddings_regularizer: Regularizer of the matrices of words.
+        projections_regularizer: Regularizer of the projections.
+        embeddings_constraint: Constraint of the matrices of words.
+        projections_constraint: Constraint of the projections.
+        mask_zero: Boolean. Whether id 0 is padding, to be masked.
+        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: Integer ids, or hidden states if `reverse`.
+        reverse: Boolean. Whether to project hidden states to the vocabulary.
+
+    Input shape:
+        Integer tensor of any shape; with `reverse=True`, a float tensor of
+        shape `(..., output_dim)`.
+
+    Output shape:
+        The input shape with `output_dim` appended; with `reverse=True`,
+        `(..., input_dim)`.
+
+    Example:
+
+    >>> layer = GroupReduceEmbedding(
+    ...     10_000, 256, group_sizes=(1_000, 9_000), group_ranks=(100, 10)
+    ... )
+    >>> layer(np.array([[1, 2, 3]])).shape
+    (1, 3, 256)
+    >>> round(layer.compression_ratio, 1)
+    11.7
+
+    Reference:
+    - [Chen et al., 2018](https://arxiv.org/abs/1806.06950)
+    """
+
+    def __init__(
+        self,
+        input_dim,
+        output_dim,
+        group_sizes,
+        group_ranks,
+        permuted=False,
+        embeddings_initializer="uniform",
+        projections_initializer="lecun_normal",
+        embeddings_regularizer=None,
+        projections_regularizer=None,
+        embeddings_constraint=None,
+        projections_constraint=None,
+        mask_zero=False,
+        **kwargs,
+    ):
+        super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
+        self.set_groups(
+            "input_dim",
+            self.input_dim,
+            group_sizes,
+            group_ranks,
+            permuted,
+            embeddings_initializer=embeddings_initializer,
+            projections_initializer=projections_initializer,
+            embeddings_regularizer=embeddings_regularizer,
+            projections_regularizer=projections_regularizer,
+            embeddings_constraint=embeddings_constraint,
+            projections_constraint=projections_constraint,
+        )
+        self.check_ranks("output_dim", self.output_dim)
+
+    def build(self, input_shape=None):
+        self.embeddings = self.add_groups(self.output_dim, "embeddings")
+
+    def word_rows(self):
+        return self.embeddings
+
+    @classmethod
+    def from_dense(
+        cls,
+        table,
+        group_sizes,
+        group_ranks,
+        frequencies=None,
+        max_sweeps=0,
+        sort=True,
+        **kwargs,
+    ):
+        """Returns a built layer with the best factors of each group.
+
+        Args:
+            table: Array of shape `(vocabulary, width)`.
+            group_sizes: Sizes of the groups, the most frequent first.
+            group_ranks: A rank for each group.
+            frequencies: Counts of shape `(vocabulary,)`. They weigh squared
+                errors, and words are grouped by them: if not sorted already,
+                the layer is `permuted`. Words that were not counted weigh half
+                of the least counted.
+            max_sweeps: Integer. How often to move words to the groups that fit
+                them better, at most: the paper's refinement. Groups change
+                their sizes then, and the layer is `permuted`.
+            sort: Boolean. `False` keeps ranges of ids as groups.
+            **kwargs: Other arguments of the constructor.
+        """
+        groups = group_reduce(
+            table, group_sizes, group_ranks, frequencies, max_sweeps, sort
+        )
+        layer = cls(*np.shape(table), **{**kwargs, **groups.structure()})
+        layer.build()
+        layer.set_groups_of(groups)
+        return layer
+
+
+@keras.saving.register_keras_serializable(package="keras_embcomp")
+class GroupReduceSoftmax(WordGroups, CompressedSoftmax):
+    """A softmax over the vocabulary whose groups of units have low ranks.
+
+    A group's logits cost two thin products. `top_k` and `log_prob` need not
+    even put the groups' logits together.
+
+    Args:
+        units: Integer. Size of the vocabulary.
+        group_sizes: Integers that sum to `units`, the most frequent first.
+        group_ranks: A rank for each group, at most its size and the width of
+            the input. See `GroupReduceEmbedding`.
+        permuted: Boolean. Whether the groups hold any units, not ranges of
+            them. To put the logits back in order makes them slower.
+        activation: Activation function. `None` gives logits.
+        use_bias: Boolean. Whether each unit has a bias.
+        kernels_initializer: Initializer of the matrices of units.
+        projections_initializer: Initializer of the projections.
+        bias_initializer: Initializer of the bias.
+        kernels_regularizer: Regularizer of the matrices of units.
+        projections_regularizer: Regularizer of the projections.
+        bias_regularizer: Regularizer of the bias.
+        kernels_constraint: Constraint of the matrices of units.
+        projections_constraint: Constraint of the projections.
+        bias_constraint: Constraint of the bias.
+        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+
+    Input shape:
+        Float tensor of shape `(batch, ..., width)`.
+
+    Output shape:
+        `(batch, ..., units)`.
+
+    Example:
+
+    >>> layer = GroupReduceSoftmax(
+    ...     10_000, group_sizes=(1_000, 9_000), group_ranks=(100, 10)
+    ... )
+    >>> layer(np.zeros((2, 256), "float32")).shape
+    (2, 10000)
+    >>> scores, ids = layer.top_k(np.zeros((2, 256), "float32"), 5)
+
+    Reference:
+    - [Chen et al., 2018](https://arxiv.org/abs/1806.06950)
+    """
+
+    def __init__(
+        self,
+        units,
+        group_sizes,
+        group_ranks,
+        permuted=False,
+        activation="softmax",
+        use_bias=True,
+        kernels_initializer="glorot_uniform",
+        projections_initializer="lecun_normal",
+        bias_initializer="zeros",
+        kernels_regularizer=None,
+        projections_regularizer=None,
+        bias_regularizer=None,
+        kernels_constraint=None,
+        projections_constraint=None,
+        bias_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(
+            units,
+            activation=activation,
+            use_bias=use_bias,
+            bias_initializer=bias_initializer,
+            bias_regularizer=bias_regularizer,
+            bias_constraint=bias_constraint,
+            **kwargs,
+        )
+        self.set_groups(
+            "units",
+            self.units,
+            group_sizes,
+            group_ranks,
+            permuted,
+            kernels_initializer=kernels_initializer,
+            projections_initializer=projections_initializer,
+            kernels_regularizer=kernels_regularizer,
+            projections_regularizer=projections_regularizer,
+            kernels_constraint=kernels_constraint,
+            projections_constraint=projections_constraint,
+        )
+
+    def build_table(self, width):
+        self.check_ranks("width", width)
+        self.kernels = self.add_groups(width, "kernels")
+
+    def word_rows(self):
+        return self.kernels
+
+    def logit_blocks(self, hidden):
+        return self.group_logits(hidden), self.places
+
+    @classmethod
+    def from_dense(
+        cls,
+        table,
+        group_sizes,
+        group_ranks,
+        bias=None,
+        frequencies=None,
+        max_sweeps=0,
+        sort=True,
+        **kwargs,
+    ):
+        """Returns a built layer with the best factors of each group.
+
+        Args:
+            table: Array of shape `(units, width)`: a `Dense` kernel transposed.
+            group_sizes: Sizes of the groups, the most frequent first.
+            group_ranks: A rank for each group.
+            bias: Array of shape `(vocabulary,)`, or `None`.
+            frequencies, max_sweeps, sort: As in `GroupReduceEmbedding`.
+            **kwargs: Other arguments of the constructor.
+        """
+        groups = group_reduce(
+            table, group_sizes, group_ranks, frequencies, max_sweeps, sort
+        )
+        units, width = np.shape(table)
+        layer = cls(units, **{**kwargs, **groups.structure()})
+        layer.build((None, width))
+        layer.set_groups_of(groups)
+        layer.set_bias(bias)
+        return layer

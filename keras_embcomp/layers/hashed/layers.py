@@ -1,0 +1,238 @@
+"""Shared sub-vectors: words are pieces out of a pool, at random (Slim)."""
+
+import keras
+
+from keras_embcomp.checks import finite_table
+from keras_embcomp.layers.base import CompressedEmbedding
+from keras_embcomp.layers.softmax import CompressedSoftmax
+from keras_embcomp.layers.hashed.table import SharedSubvectors
+from keras_embcomp.numerics.hashed.subvectors import check_parts
+
+
+@keras.saving.register_keras_serializable(package="keras_embcomp")
+class HashedEmbedding(SharedSubvectors, CompressedEmbedding):
+    """Embeds ids by pieces out of a pool of shared sub-vectors.
+
+    A row is `num_parts` sub-vectors, one after the other. Which ones is random,
+    balanced, fixed by `seed` and computed from the id, so that it takes no
+    space. The pool holds `num_subvectors * output_dim / num_parts` parameters,
+    whatever the vocabulary. It is meant to be trained from scratch.
+
+    Called with `reverse=True` it is the tied output layer: it returns
+    `hidden @ table.T`.
+
+    Args:
+        input_dim: Integer. Size of the vocabulary.
+        output_dim: Integer. Width of an embedding.
+        num_subvectors: Integer. Size of the pool, at most
+            `input_dim * num_parts`. The layer has `num_subvectors /
+            (input_dim * num_parts)` of the dense layer's parameters.
+        num_parts: Integer. Pieces of a row; it divides `output_dim`.
+        seed: Integer. The assignment of sub-vectors to words.
+        shared_pool: Boolean. Whether the parts draw from one pool, as in the
+            input layer of the paper. `False` splits it into one for each part,
+            as in its output layer: `reverse=True` is then `num_parts` times
+            cheaper.
+        subvectors_initializer: Initializer of the pool.
+        subvectors_regularizer: Regularizer of the pool.
+        subvectors_constraint: Constraint of the pool.
+        mask_zero: Boolean. Whether id 0 is padding, to be masked.
+        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: Integer ids, or hidden states if `reverse`.
+        reverse: Boolean. Whether to project hidden states to the vocabulary.
+
+    Input shape:
+        Integer tensor of any shape; with `reverse=True`, a float tensor of
+        shape `(..., output_dim)`.
+
+    Output shape:
+        The input shape with `output_dim` appended; with `reverse=True`,
+        `(..., input_dim)`.
+
+    Example:
+
+    >>> layer = HashedEmbedding(10_000, 300, num_subvectors=5_000, num_parts=10)
+    >>> layer(np.array([[1, 2, 3]])).shape
+    (1, 3, 300)
+    >>> layer.compression_ratio
+    20.0
+
+    Reference:
+    - [Li et al., 2018](https://arxiv.org/abs/1711.09873)
+    """
+
+    def __init__(
+        self,
+        input_dim,
+        output_dim,
+        num_subvectors,
+        num_parts=8,
+        seed=0,
+        shared_pool=True,
+        subvectors_initializer="uniform",
+        subvectors_regularizer=None,
+        subvectors_constraint=None,
+        mask_zero=False,
+        **kwargs,
+    ):
+        super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
+        self.set_pool(
+            "input_dim",
+            self.input_dim,
+            num_subvectors,
+            num_parts,
+            seed,
+            shared_pool,
+            subvectors_initializer=subvectors_initializer,
+            subvectors_regularizer=subvectors_regularizer,
+            subvectors_constraint=subvectors_constraint,
+        )
+        check_parts("output_dim", self.output_dim, self.num_parts)
+
+    def build(self, input_shape=None):
+        self.add_pool(self.output_dim)
+
+    @classmethod
+    def from_dense(
+        cls, table, num_subvectors, num_parts=8, frequencies=None, **kwargs
+    ):
+        """Returns a built layer whose pool is fitted to a table.
+
+        A sub-vector becomes the mean of the pieces that use it. As these are
+        picked at random, this loses nearly all that a trained table holds: it
+        is a start for distillation, not a way to compress a trained model.
+
+        Args:
+            table: Array of shape `(vocabulary, width)`.
+            num_subvectors: Integer. Size of the pool.
+            num_parts: Integer. Pieces of a row; it divides the width.
+            frequencies: Counts of shape `(vocabulary,)`. If given, a row's
+                squared error is weighed by its count.
+            **kwargs: Other arguments of the constructor.
+        """
+        table = finite_table("table", table)
+        layer = cls(*table.shape, num_subvectors, num_parts=num_parts, **kwargs)
+        layer.build()
+        layer.fit_pool(table, frequencies)
+        return layer
+
+    def get_config(self):
+        return {**super().get_config(), "shared_pool": self.shared_pool}
+
+
+@keras.saving.register_keras_serializable(package="keras_embcomp")
+class HashedSoftmax(SharedSubvectors, CompressedSoftmax):
+    """A softmax over the vocabulary whose kernel is made of shared pieces.
+
+    Each part of the hidden state is multiplied with its own pool once, and the
+    logit of a word is the sum of one product for each part: a token costs
+    `2 * num_subvectors * width / num_parts + units * num_parts` operations in
+    place of `2 * units * width`. For more tokens than the width, the table is
+    built once in the step and multiplied, which is faster then.
+
+    Args:
+        units: Integer. Size of the vocabulary.
+        num_subvectors: Integer. Size of the pools together, at most
+            `units * num_parts`; the first ones hold one more where
+            `num_parts` does not divide it.
+        num_parts: Integer. Pieces of a row; it divides the width of the input.
+        seed: Integer. The assignment of sub-vectors to words.
+        activation: Activation function. `None` gives logits.
+        use_bias: Boolean. Whether each unit has a bias.
+        subvectors_initializer: Initializer of the pools.
+        bias_initializer: Initializer of the bias.
+        subvectors_regularizer: Regularizer of the pools.
+        bias_regularizer: Regularizer of the bias.
+        subvectors_constraint: Constraint of the pools.
+        bias_constraint: Constraint of the bias.
+        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+
+    Input shape:
+        Float tensor of shape `(batch, ..., width)`.
+
+    Output shape:
+        `(batch, ..., units)`.
+
+    Example:
+
+    >>> layer = HashedSoftmax(10_000, num_subvectors=10_000, num_parts=8)
+    >>> layer(np.zeros((2, 256), "float32")).shape
+    (2, 10000)
+
+    Reference:
+    - [Li et al., 2018](https://arxiv.org/abs/1711.09873), Algorithm 1
+    """
+
+    def __init__(
+        self,
+        units,
+        num_subvectors,
+        num_parts=8,
+        seed=0,
+        activation="softmax",
+        use_bias=True,
+        subvectors_initializer="uniform",
+        bias_initializer="zeros",
+        subvectors_regularizer=None,
+        bias_regularizer=None,
+        subvectors_constraint=None,
+        bias_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(
+            units,
+            activation=activation,
+            use_bias=use_bias,
+            bias_initializer=bias_initializer,
+            bias_regularizer=bias_regularizer,
+            bias_constraint=bias_constraint,
+            **kwargs,
+        )
+        self.set_pool(
+            "units",
+            self.units,
+            num_subvectors,
+            num_parts,
+            seed,
+            False,
+            subvectors_initializer=subvectors_initializer,
+            subvectors_regularizer=subvectors_regularizer,
+            subvectors_constraint=subvectors_constraint,
+        )
+
+    def build_table(self, width):
+        check_parts("width", width, self.num_parts)
+        self.add_pool(width)
+
+    @classmethod
+    def from_dense(
+        cls,
+        table,
+        num_subvectors,
+        num_parts=8,
+        bias=None,
+        frequencies=None,
+        **kwargs,
+    ):
+        """Returns a built layer whose pools are fitted to a table.
+
+        Args:
+            table: Array of shape `(vocabulary, width)`: a `Dense` kernel
+                transposed. Nearly all that it holds is lost, as by
+                `HashedEmbedding.from_dense`.
+            num_subvectors: Integer. Size of the pools together.
+            num_parts: Integer. Pieces of a row; it divides the width.
+            bias: Array of shape `(vocabulary,)`. `None` starts from
+                `bias_initializer`.
+            frequencies: Counts of shape `(vocabulary,)`. If given, a row's
+                squared error is weighed by its count.
+            **kwargs: Other arguments of the constructor.
+        """
+        table = finite_table("table", table)
+        layer = cls(len(table), num_subvectors, num_parts=num_parts, **kwargs)
+        layer.build((None, table.shape[1]))
+        layer.fit_pool(table, frequencies)
+        layer.set_bias(bias)
+        return layer

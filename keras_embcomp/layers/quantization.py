@@ -1,0 +1,278 @@
+"""Number formats: factors of floats, of 8 or 4 bits, or trained as if so."""
+
+import math
+
+import keras
+from keras import ops
+from keras.src.quantizers.quantization_config import (
+    get_block_size_for_layer,
+    validate_and_resolve_config,
+)
+
+from keras_embcomp.checks import finite_table
+from keras_embcomp.numerics.quantized import Format
+from keras_embcomp.layers.factors import (
+    FakePackedTable,
+    PackedTable,
+    RoundedTable,
+    in_numpy,
+)
+
+_BITS = {"int8": 8, "int4": 4}
+_BLOCK = 128  # as Keras' default for 4 bits
+
+
+class FactorFormats(keras.layers.Layer):
+    """A layer whose matrices, its factors, may be stored in 8 or 4 bits.
+
+    Factors are created with `add_factor`; `quantize` and `fake_quantize`
+    create all weights again, in the order of `build`, so that a layer that was
+    quantized and one that is built from its config have the same weights.
+
+    Args:
+        fake_quantization: `None`, `"int8"`, `"int4"` or `"int4/<columns of a
+            block>"`: what `fake_quantize` did.
+        **kwargs: Base layer keyword arguments.
+    """
+
+    def __init__(self, fake_quantization=None, **kwargs):
+        super().__init__(**kwargs)
+        self._factors = {}
+        if fake_quantization == "int4":
+            fake_quantization = f"int4/{_BLOCK}"
+        self.fake_quantization = fake_quantization
+        if fake_quantization is not None:
+            _format_named(fake_quantization)
+
+    def add_factor(self, name, shape, shared=False, **kwargs):
+        """Adds a weight of floats, or what stands for it in fewer bits.
+
+        Args:
+            name: String.
+            shape: Tuple. A vector is always stored in floats.
+            shared: Boolean. Whether all rows of the table are made with all of
+                it: then it is small beside what it is multiplied with, and
+                has 8 bits where others have 4.
+            **kwargs: Arguments of `add_weight`.
+        """
+        if len(shape) == 1:
+            return self.add_weight(name=name, shape=shape, **kwargs)
+        form, fake = self._format()
+        if form is None:
+            factor = self.add_weight(name=name, shape=shape, **kwargs)
+        else:
+            form = form._replace(bits=8) if shared else form
+            factor = self._add_rounded(name, shape, form, fake, kwargs)
+        self._factors[name] = factor
+        return factor
+
+    def _format(self):
+        """Returns the format, `None` for floats, and whether it is fake."""
+        mode = self.quantization_mode
+        if mode is None:
+            if self.fake_quantization is None:
+                return None, False
+            return _format_named(self.fake_quantization), True
+        _check_mode(mode)
+        self._is_quantized = True  # for Keras
+        block = get_block_size_for_layer(self, None)
+        return _format(mode, block), False
+
+    def _add_rounded(self, name, shape, form, fake, kwargs):
+        rows, columns = shape[0], math.prod(shape[1:])
+        state = {"trainable": False, "autocast": False}
+        if fake:
+            cls, steps = FakePackedTable, keras.initializers.Constant(64)
+            values = self.add_weight(
+                name=name, shape=shape, autocast=False, **kwargs
+            )
+        else:
+            cls, steps = PackedTable, "zeros"
+            values = self.add_weight(
+                name=name,
+                shape=(rows, form.packed_width(columns)),
+                dtype=form.dtype,
+                initializer="zeros",
+                **state,
+            )
+        column_scales = self.add_weight(
+            name=f"{name}_column_scales",
+            shape=(form.column_scales(rows, columns),),
+            dtype="float32",
+            initializer="ones",
+            **state,
+        )
+        blocks, row_steps = form.row_scales(rows, columns), None
+        if blocks:
+            row_steps = self.add_weight(
+                name=f"{name}_row_steps",
+                shape=(rows, blocks),
+                dtype="int8",
+                initializer=steps,
+                **state,
+            )
+        table = cls(values, column_scales, row_steps, form, tuple(shape))
+        if fake:
+            table.assign(values)
+        return table
+
+    def quantize(self, mode, type_check=True, config=None):
+        """Stores the factors in 8 or 4 bits; they no longer train.
+
+        A layer that was trained with `fake_quantize` of the same mode keeps
+        the rounding that it was trained with.
+
+        Args:
+            mode: `"int8"` or `"int4"`.
+            type_check: For Keras.
+            config: `keras.quantizers.Int4QuantizationConfig(block_size=b)`
+                gives every `b` entries of a row a scale, and -1 the whole row;
+                the default is 128.
+
+        Raises:
+            ValueError: if the layer is not built or quantized already.
+            NotImplementedError: if the mode is another one, or the layer has
+                no factors of floats.
+        """
+        _check_mode(mode)
+        self._check_factors(mode, config)
+        name = _name(mode, config)
+        values = self._values(keep=self.fake_quantization == name)
+        self.fake_quantization = None
+        self._is_quantized = True  # for the setter, which would call this
+        if self.quantization_mode is None:
+            self.dtype_policy = f"{name}_from_{self.dtype_policy.name}"
+        self._rebuild(*values)
+
+    def fake_quantize(self, mode, config=None):
+        """Makes the layer compute as if quantized, and train its floats.
+
+        Gradients pass the rounding as if it were not there. The scales are
+        those that fit now; a second call fits them again. `quantize` with the
+        same arguments then changes no output. A model must be compiled after.
+
+        Args:
+            mode: `"int8"` or `"int4"`.
+            config: As for `quantize`.
+
+        Raises:
+            ValueError: if the layer is not built or quantized already.
+            NotImplementedError: if the mode is another one, or the layer has
+                no factors of floats.
+        """
+        _check_mode(mode)
+        config = validate_and_resolve_config(mode, config)
+        self._check_quantize_args(mode, self.compute_dtype)
+        self._check_factors(mode, config)
+        values = self._values(keep=False)
+        self.fake_quantization = _name(mode, config)
+        self._rebuild(*values)
+
+    def keep_rounding(self):
+        """Stores factors as `fake_quantize` rounds them, in floats."""
+        factors = {name: in_numpy(f) for name, f in self._factors.items()}
+        others = [ops.convert_to_numpy(weight) for weight in self._others()]
+        self.fake_quantization = None
+        self._rebuild(factors, {}, others)
+
+    def _check_factors(self, mode, config):
+        if not self._factors:
+            raise NotImplementedError(
+                f"Layer '{self.name}' must have factors of floats to be "
+                f"quantized. Received: mode={mode}"
+            )
+        if getattr(config, "weight_quantizer", None) is not None:
+            raise ValueError(
+                "`config` must not have a `weight_quantizer`, as the layer "
+                f"fits its scales. Received: config={config}"
+            )
+        for name, factor in self._factors.items():
+            finite_table(name, in_numpy(factor).reshape(factor.shape[0], -1))
+
+    def _values(self, keep):
+        """Returns arrays of the factors, scales to keep, and other weights."""
+        kept = {
+            name: factor.scale_values()
+            for name, factor in self._factors.items()
+            if keep
+        }
+        factors = {
+            name: ops.convert_to_numpy(factor.values)
+            if isinstance(factor, RoundedTable)
+            else in_numpy(factor)
+            for name, factor in self._factors.items()
+        }
+        others = [ops.convert_to_numpy(weight) for weight in self._others()]
+        return factors, kept, others
+
+    def _others(self):
+        """Returns the weights that belong to no factor."""
+        owned = {
+            id(weight)
+            for factor in self._factors.values()
+            for weight in getattr(factor, "weights", [factor])
+        }
+        return [weight for weight in self.weights if id(weight) not in owned]
+
+    def _rebuild(self, factors, scales, others):
+        for weight in self.weights:
+            self._untrack_variable(weight)
+        self._tracker.unlock()
+        self._factors = {}
+        shapes = self.get_build_config()
+        # Not `self.build`, with which Keras would change the layer's path.
+        type(self).build(self, **shapes.get("shapes_dict", shapes))
+        self._tracker.lock()
+        self.trainable = self.trainable
+        for name, factor in self._factors.items():
+            if name in scales:
+                factor.assign(factors[name], scales[name])
+            else:
+                factor.assign(factors[name])
+        self._assign_others(others)
+
+    def copy_others(self, layer):
+        """Assigns the weights of a like layer that belong to no factor."""
+        self._assign_others(layer._others())
+
+    def _assign_others(self, values):
+        for weight, value in zip(self._others(), values, strict=True):
+            weight.assign(value)
+
+    def quantized_call(self, *args, **kwargs):
+        return self.call(*args, **kwargs)
+
+    def get_config(self):
+        config = super().get_config()
+        return {**config, "fake_quantization": self.fake_quantization}
+
+
+def _check_mode(mode):
+    if mode not in _BITS:
+        raise NotImplementedError(
+            f"`mode` must be one of {', '.join(_BITS)}. Received: mode={mode}"
+        )
+
+
+def _name(mode, config):
+    """Returns the name of a mode in dtype policies."""
+    block = getattr(config, "block_size", None)
+    return mode if mode == "int8" else f"int4/{block or -1}"
+
+
+def _format(mode, block):
+    if mode == "int8":
+        return Format(8, _BLOCK)
+    return Format(4, block if block and block > 0 else None)
+
+
+def _format_named(name):
+    """Returns the format that a `fake_quantization` names."""
+    mode, _, block = str(name).partition("/")
+    block = block or str(_BLOCK)
+    if mode not in _BITS or not block.removeprefix("-").isdigit():
+        raise ValueError(
+            "`fake_quantization` must be int8, int4 or int4/<columns of a "
+            f"block>. Received: fake_quantization={name}"
+        )
+    return _format(mode, int(block))

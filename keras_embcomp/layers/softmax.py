@@ -1,0 +1,206 @@
+"""The protocol of the output side."""
+
+import keras
+from keras import activations, ops
+
+from keras_embcomp.checks import at_most, positive_int
+from keras_embcomp.layers.base import Compressed
+from keras_embcomp.layers.from_keras import dense_parts
+from keras_embcomp.numerics.score_blocks import (
+    inverse,
+    largest,
+    log_probabilities,
+    with_bias,
+)
+
+
+class CompressedSoftmax(Compressed):
+    """The output side: a `Dense` layer over the vocabulary.
+
+    Laws: with `activation=None`, `layer(hidden)` equals
+    `hidden @ layer.to_dense().T + layer.bias`; with the softmax, each row of
+    the result sums to 1.
+
+    A final class writes `build_table`, `rows`, `logits`, `row_scores`,
+    `to_dense` and `from_dense`, and extends `get_config`. One whose logits come
+    in parts also writes `logit_blocks`.
+    """
+
+    def __init__(
+        self,
+        units,
+        activation="softmax",
+        use_bias=True,
+        bias_initializer="zeros",
+        bias_regularizer=None,
+        bias_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.units = positive_int("units", units)
+        self.activation = activations.get(activation)
+        self.use_bias = use_bias
+        self.set_parts(
+            bias_initializer=bias_initializer,
+            bias_regularizer=bias_regularizer,
+            bias_constraint=bias_constraint,
+        )
+        self.supports_masking = True
+        self.input_spec = keras.layers.InputSpec(min_ndim=2)
+
+    def build_table(self, width):
+        """Creates the weights of the table, of shape `(units, width)`."""
+        raise NotImplementedError
+
+    def logits(self, hidden):
+        """Returns `hidden @ table.T`, of shape `(..., units)`, no bias."""
+        raise NotImplementedError
+
+    def logit_blocks(self, hidden):
+        """Returns the logits in parts that need not be put together.
+
+        They are a list of tensors of shape `(..., size)`, and an int32 tensor
+        of shape `(units,)`: where each unit is when they follow each other, or
+        `None` if they have the order of the units.
+        """
+        return [self.logits(hidden)], None
+
+    def top_k(self, hidden, k):
+        """Returns the `k` best units, exactly, without sorting all scores.
+
+        Args:
+            hidden: Float tensor of shape `(..., width)`.
+            k: Integer, at most `units`.
+
+        Returns:
+            As `keras.ops.top_k` of the scores, which are logits with the bias:
+            the scores, falling, and the units, both of shape `(..., k)`. Of
+            equal scores the first comes first, in groups that are `permuted`
+            that of the earlier group.
+        """
+        at_most("k", positive_int("k", k), "units", self.units)
+        blocks, places = self._score_blocks(hidden)
+        scores, found = largest(blocks, k)
+        if places is not None:
+            found = ops.take(inverse(places), found, axis=0)
+        return scores, found
+
+    def log_prob(self, hidden, ids):
+        """Returns the log-probabilities of given units under the softmax.
+
+        The logits are never one tensor if they come in parts, and nothing but
+        the results has their size. `activation` plays no part.
+
+        Args:
+            hidden: Float tensor of shape `(..., width)`.
+            ids: Integer tensor of the shape of `hidden` without the width. An
+                id out of range gives NaN.
+
+        Returns:
+            Tensor of the shape of `ids`, float32 at least.
+        """
+        blocks, places = self._score_blocks(hidden)
+        ids = ops.convert_to_tensor(ids)
+        if len(ids.shape) != len(hidden.shape) - 1 or not all(
+            None in sizes or sizes[0] == sizes[1]
+            for sizes in zip(ids.shape, hidden.shape[:-1], strict=True)
+        ):
+            raise ValueError(
+                "`ids` must have the shape of `hidden` without the width. "
+                f"Received: ids of shape {tuple(ids.shape)}, hidden of shape "
+                f"{tuple(hidden.shape)}"
+            )
+        known = ops.logical_and(ids >= 0, ids < self.units)
+        ids = ops.cast(ops.clip(ids, 0, self.units - 1), "int32")
+        if places is not None:
+            ids = ops.take(places, ids, axis=0)
+        return ops.where(known, log_probabilities(blocks, ids), float("nan"))
+
+    def _score_blocks(self, hidden):
+        width = self.dense_shape[1]  # says so if the layer is not built
+        if hidden.shape[-1] != width:
+            raise ValueError(
+                "`hidden` must have the width that the layer was built with. "
+                f"Received: hidden of shape {tuple(hidden.shape)}, "
+                f"width={width}"
+            )
+        hidden = ops.cast(hidden, self.compute_dtype)
+        blocks, places = self.logit_blocks(hidden)
+        if not self.use_bias:
+            return blocks, places
+        bias = ops.cast(self.bias, hidden.dtype)
+        if places is not None:
+            bias = ops.take(bias, inverse(places), axis=0)
+        return with_bias(blocks, bias), places
+
+    @property
+    def dense_shape(self):
+        if not self.built:
+            raise ValueError(
+                "The layer must be built before its width is known. "
+                f"Received: layer '{self.name}', not built"
+            )
+        return (self.units, self.input_spec.axes[-1])
+
+    @property
+    def dense_parameters(self):
+        return self.units * (self.dense_shape[1] + bool(self.use_bias))
+
+    def resized_config(self, vocabulary):
+        return {**self.get_config(), "units": vocabulary}
+
+    @classmethod
+    def from_layer(cls, layer, **kwargs):
+        """Returns a built layer to put in the place of a `Dense`.
+
+        It keeps the layer's name, dtype policy, `trainable`, activation, and
+        bias with its regularizer and constraint; not those of the kernel.
+
+        Args:
+            layer: A built `Dense`.
+            **kwargs: Arguments of `from_dense`.
+        """
+        table, arguments = dense_parts(layer)
+        return cls.from_dense(table, **{**arguments, **kwargs})
+
+    def build(self, input_shape):
+        width = input_shape[-1]
+        if width is None:
+            raise ValueError(
+                "The last dimension of the inputs must be defined. "
+                f"Received: input_shape={input_shape}"
+            )
+        self.build_table(width)
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_table_weight("bias", (self.units,))
+        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: width})
+
+    def set_bias(self, bias):
+        """Assigns a bias of shape `(units,)`; `None` leaves it as it is."""
+        if bias is None:
+            return
+        if not self.use_bias or len(bias) != self.units:
+            raise ValueError(
+                "`bias` must have one number for each unit, and `use_bias` "
+                f"must be true. Received: bias of length {len(bias)}, "
+                f"units={self.units}, use_bias={self.use_bias}"
+            )
+        self.bias.assign(bias)
+
+    def call(self, inputs):
+        outputs = self.logits(ops.cast(inputs, self.compute_dtype))
+        if self.use_bias:
+            outputs = ops.add(outputs, ops.cast(self.bias, outputs.dtype))
+        return self.activation(outputs)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "activation": activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+        }

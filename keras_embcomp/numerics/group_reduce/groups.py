@@ -1,0 +1,185 @@
+"""A table in groups of rows, each the product of two factors or dense.
+
+`places` are the positions of words when the groups follow each other. A group
+is stored dense where its factors would be no smaller.
+"""
+
+from collections.abc import Iterable
+from itertools import accumulate
+
+import numpy as np
+from keras import ops
+
+from keras_embcomp.checks import positive_int
+from keras_embcomp.numerics.lookup import take_rows
+from keras_embcomp.numerics.streaming import RowScores, products
+from keras_embcomp.layers.factors import times_rows, whole
+
+
+def starts_of(group_sizes):
+    """Returns the first place of each group."""
+    return [0, *accumulate(group_sizes)][:-1]
+
+
+def stored_dense(size, rank, width):
+    """Returns whether factors would be no smaller than `size * width`."""
+    return rank * (size + width) >= size * width
+
+
+def checked_sizes(name, vocabulary, group_sizes):
+    """Returns group sizes as a tuple; raises unless they sum to `name`."""
+    sizes = _integers("group_sizes", group_sizes)
+    if sum(sizes) != vocabulary:
+        raise ValueError(
+            f"`group_sizes` must sum to `{name}`. Received: "
+            f"group_sizes={sizes}, so {sum(sizes)}, {name}={vocabulary}"
+        )
+    return sizes
+
+
+def checked_ranks(group_sizes, group_ranks):
+    """Returns ranks as a tuple; raises unless each group has one that fits."""
+    ranks = _integers("group_ranks", group_ranks)
+    if len(ranks) != len(group_sizes):
+        raise ValueError(
+            "`group_ranks` must have one rank for each group. Received: "
+            f"group_ranks={ranks}, group_sizes={group_sizes}"
+        )
+    if any(map(int.__gt__, ranks, group_sizes)):
+        raise ValueError(
+            "`group_ranks` must not exceed `group_sizes`. Received: "
+            f"group_ranks={ranks}, group_sizes={group_sizes}"
+        )
+    return ranks
+
+
+def _integers(name, value):
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValueError(
+            f"`{name}` must be a list of positive integers. "
+            f"Received: {name}={value}"
+        )
+    return tuple(positive_int(name, number) for number in value)
+
+
+def check_width(name, width, group_ranks):
+    """Raises if a rank exceeds the width."""
+    if max(group_ranks) > width:
+        raise ValueError(
+            f"`group_ranks` must not exceed `{name}`. "
+            f"Received: group_ranks={group_ranks}, {name}={width}"
+        )
+
+
+def grouped_table(embeddings, projections):
+    """Returns the rows of all groups, one after the other, as an array.
+
+    Args:
+        embeddings: For each group an array of shape `(size, rank)`, or
+            `(size, width)` if it is dense.
+        projections: For each group an array of shape `(rank, width)`, or
+            `None` if it is dense.
+    """
+    return np.concatenate(
+        [
+            embedding if projection is None else embedding @ projection
+            for embedding, projection in zip(
+                embeddings, projections, strict=True
+            )
+        ]
+    )
+
+
+def grouped_rows(places, outside, embeddings, projections, dtype):
+    """Returns the rows at places, of shape `(*places.shape, width)`.
+
+    Every group is asked for all rows, and those that it does not have are
+    zeroed: shapes do not depend on values, and the projections of all groups
+    are one product.
+
+    Args:
+        places: Tensor of places below the vocabulary.
+        outside: 1 for ids that were out of range, where others have 0.
+        embeddings: For each group a tensor of shape `(size, rank)`, or
+            `(size, width)` if it is dense.
+        projections: For each group a tensor of shape `(rank, width)`, or
+            `None` if it is dense.
+        dtype: That of the result.
+    """
+    places, outside = ops.cast(places, "int32"), ops.cast(outside, "int32")
+    narrow, dense = [], 0
+    starts = starts_of(embedding.shape[0] for embedding in embeddings)
+    for start, embedding, projection in zip(
+        starts, embeddings, projections, strict=True
+    ):
+        size = embedding.shape[0]
+        place = places - start
+        inside = ops.clip(place, 0, size - 1)
+        own = ops.equal(place, inside)
+        found = take_rows(embedding, inside + outside * size)
+        rows = ops.cast(found, dtype)
+        rows = ops.where(ops.expand_dims(own, -1), rows, 0)
+        if projection is None:
+            dense = dense + rows
+        else:
+            narrow.append(rows)
+    if not narrow:
+        return dense
+    return dense + ops.matmul(
+        ops.concatenate(narrow, axis=-1), _stacked(projections, dtype, places)
+    )
+
+
+def grouped_logits(hidden, embeddings, projections):
+    """Returns for each group the product with its rows, `(..., size)`.
+
+    Args:
+        hidden: Tensor of shape `(..., width)`.
+        embeddings, projections: As for `grouped_rows`.
+    """
+    return [
+        times_rows(shared, rows)
+        for shared, rows in _shared_and_rows(hidden, embeddings, projections)
+    ]
+
+
+def grouped_scores(tokens, embeddings, projections):
+    """Returns the `RowScores` of each group.
+
+    Args:
+        tokens: Tensor of shape `(tokens, width)`.
+        embeddings, projections: As for `grouped_rows`.
+    """
+    return [
+        RowScores(products, (shared,), (rows,), units=rows.shape[0])
+        for shared, rows in _shared_and_rows(tokens, embeddings, projections)
+    ]
+
+
+def _shared_and_rows(hidden, embeddings, projections):
+    """Yields for each group what all its rows are multiplied with, and them."""
+    narrow, start = _narrow(hidden, projections), 0
+    for rows, projection in zip(embeddings, projections, strict=True):
+        if projection is None:
+            yield hidden, rows
+        else:
+            end = start + rows.shape[1]
+            yield narrow[..., start:end], rows
+            start = end
+
+
+def _narrow(hidden, projections):
+    """Returns the products with all projections, side by side."""
+    if all(projection is None for projection in projections):
+        return None
+    stacked = _stacked(projections, hidden.dtype, hidden)
+    return ops.matmul(hidden, ops.transpose(stacked))
+
+
+def _stacked(projections, dtype, inputs):
+    factors = [
+        whole(factor, dtype, inputs)
+        for factor in projections
+        if factor is not None
+    ]
+    return ops.concatenate(factors, axis=0)

@@ -1,0 +1,80 @@
+"""Shuffles of a vocabulary that are computed, not stored.
+
+A shuffle is a bijection of `0 ... size - 1`. It is written in operations that
+every backend and every exported format computes alike: int32 products and sums
+that wrap, and floor division of what is not negative.
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_embcomp.layers.execution import compiled_by_tensorflow, exporting
+
+ROUNDS = 4
+_PRIME = 2**31 - 1
+
+
+def shuffle_constants(num_shuffles: int, seed: int):
+    """Returns the int32 constants of shuffles, `(ROUNDS, 3, num_shuffles)`."""
+    generator = np.random.default_rng(seed)
+    odd = 2 * generator.integers(2**28, 2**30, (ROUNDS, 3, num_shuffles)) + 1
+    return odd.astype("int64").astype("int32")
+
+
+def shuffled(ids, size: int, constants):
+    """Returns where each shuffle puts ids: `(..., num_shuffles)`.
+
+    The numbers lie row by row in a grid of about `sqrt(size)` columns, the last
+    row of which may be short. In turn every row and every column is rotated by
+    a random distance of its own, which moves no two numbers to one place,
+    whatever the size.
+
+    Args:
+        ids: int32 tensor or NumPy array of shape `(..., 1)`, of numbers from 0
+            to `size - 1`.
+        size: Integer, at most `2**31 - 1`.
+        constants: Those of `shuffle_constants`, of the same kind as `ids`.
+    """
+    columns = math.isqrt(size - 1) + 1
+    rows = -(-size // columns)
+    missing = rows * columns - size  # in the last row
+    row, column = ids // columns, ids % columns
+    for turn in range(ROUNDS):
+        if turn % 2 == 0:
+            length = columns
+            if missing:
+                length = columns - row // (rows - 1) * missing
+            column = (
+                column + _distance(row, constants[turn], columns)
+            ) % length
+        else:
+            length = rows
+            if missing:
+                length = rows - (column + missing) // columns
+            distance = _distance(column, constants[turn], rows)
+            row = (row + distance) % length
+    return row * columns + column
+
+
+def _distance(line, numbers, most):
+    """Returns a random distance below `most` for each line of the grid."""
+    mixed = _remainder(line * numbers[0] + numbers[1])
+    mixed = _remainder(mixed * numbers[2] + mixed // 2**15)
+    return mixed // 2**11 % most
+
+
+def _remainder(number):
+    """Returns `number % _PRIME`, from 0 on in an ONNX file too."""
+    rest = number % _PRIME
+    if (
+        isinstance(rest, np.ndarray)
+        or keras.backend.backend() != "tensorflow"
+        or compiled_by_tensorflow()
+        or exporting()
+    ):
+        return rest
+    # tf2onnx turns a remainder into one of a division that truncates.
+    return ops.where(ops.less(rest, 0), rest + _PRIME, rest)

@@ -1,0 +1,235 @@
+"""Words made of shared sub-vectors: which ones, and what follows (Slim).
+
+Li et al. 2018: every word is `num_parts` pieces, each a sub-vector of a pool.
+The assignment is random, balanced (usage counts differ by at most one) and
+fixed. Here it is computed from `(id, part, seed)`, so that it is no weight.
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+from keras import ops
+
+from keras_embcomp.checks import at_most
+from keras_embcomp.layers.execution import (
+    compiled_by_tensorflow,
+    exporting,
+    unfolded_range,
+)
+from keras_embcomp.numerics.lookup import gather_rows, likely_count, take_rows
+from keras_embcomp.numerics.hashed.shuffles import shuffle_constants, shuffled
+from keras_embcomp.numerics.streaming import RowScores, products
+
+
+class Assignment(NamedTuple):
+    """Part `k` of a word is sub-vector `offsets[k] + (place + starts[k]) %
+    sizes[k]`, where `place` is that of the word in the part's own shuffle."""
+
+    vocabulary: int
+    num_parts: int
+    seed: int
+    starts: tuple[int, ...]
+    sizes: tuple[int, ...]
+    offsets: tuple[int, ...]
+
+
+def check_pool(name, vocabulary, num_subvectors, num_parts):
+    """Raises unless every sub-vector can have a user, and places are int32."""
+    pieces = vocabulary * num_parts
+    if pieces >= 2**31:
+        raise ValueError(
+            f"`{name} * num_parts` must be below 2**31. "
+            f"Received: {name}={vocabulary}, num_parts={num_parts}"
+        )
+    at_most("num_subvectors", num_subvectors, f"{name} * num_parts", pieces)
+
+
+def check_parts(name, width, num_parts):
+    """Raises unless parts divide the width; says which numbers do."""
+    if width % num_parts == 0:
+        return
+    divisors = [n for n in range(1, width + 1) if width % n == 0]
+    nearest = [n for n in divisors if n < num_parts][-1:]
+    nearest += [n for n in divisors if n > num_parts][:1]
+    raise ValueError(
+        f"`num_parts` must divide `{name}`; the nearest that do are "
+        f"{' and '.join(map(str, nearest))}. "
+        f"Received: num_parts={num_parts}, {name}={width}"
+    )
+
+
+def assign(vocabulary, num_subvectors, num_parts, seed, shared) -> Assignment:
+    """Returns a balanced assignment: one pool for all parts, or one for each.
+
+    With one pool, the places of all parts follow each other, so that counts
+    over all of them differ by at most one.
+    """
+    if shared:
+        starts = tuple(k * vocabulary for k in range(num_parts))
+        sizes, offsets = (num_subvectors,) * num_parts, (0,) * num_parts
+    else:
+        least, more = divmod(num_subvectors, num_parts)
+        sizes = tuple(least + (k < more) for k in range(num_parts))
+        offsets = tuple(sum(sizes[:k]) for k in range(num_parts))
+        starts = (0,) * num_parts
+    return Assignment(vocabulary, num_parts, seed, starts, sizes, offsets)
+
+
+def codes(ids, assignment):
+    """Returns a sub-vector of its pool for each part: `(*ids.shape, parts)`.
+
+    Args:
+        ids: int32 tensor or NumPy array of ids below the vocabulary.
+        assignment: That of `assign`.
+    """
+    in_numpy = isinstance(ids, np.ndarray)
+    convert = np.asarray if in_numpy else ops.convert_to_tensor
+    ids = ids[..., None] if in_numpy else ops.expand_dims(ids, -1)
+    constants = shuffle_constants(assignment.num_parts, assignment.seed)
+    places = shuffled(ids, assignment.vocabulary, convert(constants))
+    starts, sizes = (
+        convert(np.array(numbers, "int32"))
+        for numbers in (assignment.starts, assignment.sizes)
+    )
+    return (places + starts) % sizes
+
+
+@functools.lru_cache(maxsize=8)
+def code_table(assignment):
+    """Returns the codes of all words, a `(vocabulary, parts)` NumPy array."""
+    return codes(np.arange(assignment.vocabulary, dtype="int32"), assignment)
+
+
+def hashed_rows(ids, outside, subvectors, assignment):
+    """Returns the rows of ids, of shape `(*ids.shape, width)`.
+
+    Args:
+        ids: Tensor of ids below the vocabulary.
+        outside: 1 for ids that were out of range, where others have 0.
+        subvectors: Tensor of shape `(num_subvectors, width // num_parts)`.
+        assignment: That of `assign`.
+    """
+    offsets = ops.convert_to_tensor(np.array(assignment.offsets, "int32"))
+    found = codes(ops.cast(ids, "int32"), assignment) + offsets
+    beyond = ops.cast(outside, "int32") * subvectors.shape[0]
+    found = found + ops.expand_dims(beyond, -1)
+    pieces = take_rows(subvectors, found)
+    width = assignment.num_parts * subvectors.shape[1]
+    return ops.reshape(pieces, (*ops.shape(ids), width))
+
+
+def hashed_logits(hidden, subvectors, assignment):
+    """Returns `hidden @ table.T`, of shape `(..., vocabulary)`.
+
+    For fewer tokens than the width, Algorithm 1 of the paper: the products of
+    each part of the hidden states with its pool, once; then a sum of one
+    product a part for each word. For more, the table takes less memory than the
+    logits, and one product with it less time.
+    """
+    width = assignment.num_parts * subvectors.shape[1]
+    tokens = ops.reshape(hidden, (-1, width))
+    table = _code_table_of(tokens, assignment)
+    if likely_count(hidden.shape[:-1]) > width and not exporting():
+        rows = take_rows(subvectors, table + np.array(assignment.offsets))
+        rows = ops.reshape(rows, (assignment.vocabulary, width))
+        logits = ops.matmul(tokens, ops.transpose(rows))
+    else:
+        sizes = assignment.sizes
+        starts = np.cumsum([0, *sizes[:-1]]).astype("int32")
+        products = _partial_products(tokens, subvectors, assignment)
+        logits = ops.transpose(sums_of_rows(products, table + starts))
+    shape = (*ops.shape(hidden)[:-1], assignment.vocabulary)
+    return ops.reshape(logits, shape)
+
+
+def hashed_scores(tokens, subvectors, assignment):
+    """Returns the `RowScores` of hidden states of shape `(tokens, width)`."""
+
+    def scores(tokens, subvectors, ids):
+        return products(
+            tokens, hashed_rows(ids, 0 * ids, subvectors, assignment)
+        )
+
+    ids = ops.arange(assignment.vocabulary, dtype="int32")
+    shared = (tokens, subvectors)
+    return RowScores(scores, shared, (), (ids,), assignment.vocabulary)
+
+
+def _partial_products(tokens, subvectors, assignment):
+    """Returns a row of products with all tokens for each pool's sub-vectors.
+
+    The pools follow each other. Tokens come last: a word then picks rows, not
+    scattered numbers.
+    """
+    num_parts, width = assignment.num_parts, subvectors.shape[1]
+    pieces = ops.reshape(tokens, (-1, num_parts, width))
+    pieces = ops.transpose(pieces, (1, 2, 0))
+    sizes = assignment.sizes
+    if num_parts * sizes[0] == subvectors.shape[0]:  # equal and side by side
+        pools = ops.reshape(subvectors, (num_parts, -1, width))
+        products = ops.matmul(pools, pieces)
+        return ops.reshape(products, (subvectors.shape[0], -1))
+    return ops.concatenate(
+        [
+            ops.matmul(subvectors[offset : offset + size], pieces[part])
+            for part, (offset, size) in enumerate(
+                zip(assignment.offsets, sizes, strict=True)
+            )
+        ]
+    )
+
+
+def sums_of_rows(rows, table):
+    """Returns for each word the sum of the rows that its codes pick."""
+    if compiled_by_tensorflow():
+        sums = ops.sum(gather_rows(rows, table), axis=1)
+        # XLA would fuse the sum with the transposition that follows, which is
+        # slower than both: this stands between them.
+        return ops.slice_update(sums, (0, 0), sums[:1])
+    sums = gather_rows(rows, table[:, 0])
+    for part in range(1, table.shape[1]):
+        sums = sums + gather_rows(rows, table[:, part])
+    return sums
+
+
+def _code_table_of(tokens, assignment):
+    if not exporting():
+        return code_table(assignment)
+    return codes(unfolded_range(tokens, 0, assignment.vocabulary), assignment)
+
+
+def fitted_subvectors(table, weights, num_subvectors, assignment):
+    """Returns the pool with the least weighted squared error.
+
+    A sub-vector is the weighted mean of the pieces that use it.
+
+    Args:
+        table: Array of shape `(vocabulary, width)`.
+        weights: Array of shape `(vocabulary,)`.
+        num_subvectors: Size of the pool, or of all pools together.
+        assignment: That of `assign`.
+    """
+    places = code_table(assignment) + np.array(assignment.offsets)
+    sums, counts = _sums_of_users(table, weights, places, num_subvectors)
+    never = counts == 0
+    if never.any():  # pieces that are never counted are averaged alike
+        alike = np.ones_like(weights)
+        plain, uses = _sums_of_users(table, alike, places, num_subvectors)
+        sums[never], counts[never] = plain[never], np.maximum(uses[never], 1)
+    return (sums / counts[:, None]).astype("float32")
+
+
+def _sums_of_users(table, weights, places, num_subvectors):
+    """Returns the weighted sums of each sub-vector's pieces, and of weights."""
+    num_parts = places.shape[1]
+    pieces = table.reshape(len(table), num_parts, -1)
+    sums = np.zeros((num_subvectors, pieces.shape[2]))
+    counts = np.zeros(num_subvectors)
+    for part in range(num_parts):
+        users = places[:, part]
+        counts += np.bincount(users, weights, num_subvectors)
+        for column in range(pieces.shape[2]):
+            values = weights * pieces[:, part, column]
+            sums[:, column] += np.bincount(users, values, num_subvectors)
+    return sums, counts

@@ -1,0 +1,267 @@
+"""Product codes: a row is a few small integers, and a projection."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_embcomp.layers.execution import exporting, unfolded_rows
+from keras_embcomp.numerics.hashed.subvectors import sums_of_rows
+from keras_embcomp.numerics.lookup import (
+    gather_rows,
+    inside_and_outside,
+    likely_count,
+    take_rows,
+)
+from keras_embcomp.numerics.streaming import RowScores, products
+from keras_embcomp.layers.factors import RoundedTable, whole
+
+_BLOCK_ROWS = 16_384
+_FEW_TOKENS, _LOGIT_BLOCKS = 8, 16
+
+
+class ProductCodes(NamedTuple):
+    """A table in product codes, as NumPy arrays.
+
+    Row `i` is `concatenate(codebooks[p, codes[i, p]] for p) @ projection +
+    mean`, or one of the rows that are kept: its first code is the last of the
+    codebook then, which nothing else uses, and the next ones are the digits of
+    its number, the smallest first.
+
+    Attributes:
+        codes: Integers of shape `(vocabulary, num_parts)`.
+        codebooks: Shape `(num_parts, codebook_size, part_width)`.
+        projection: Shape `(num_parts * part_width, width)`.
+        mean: Shape `(width,)`.
+        kept: Shape `(num_kept, width)`, or `None`.
+    """
+
+    codes: np.ndarray
+    codebooks: np.ndarray
+    projection: np.ndarray
+    mean: np.ndarray
+    kept: np.ndarray | None = None
+
+
+class KeptRows(NamedTuple):
+    """Rows that are kept, as tensors: floats, or bytes with scales."""
+
+    rows: object
+    scales: object | None
+
+
+def smallest_dtype(codebook_size):
+    """Returns the integer type for codes below a size, on every backend."""
+    if codebook_size <= 2**8:
+        return "uint8"
+    return "int16" if codebook_size <= 2**15 else "int32"
+
+
+def most_kept(num_parts, codebook_size):
+    """Returns how many rows the codes can number."""
+    return 0 if codebook_size == 1 else codebook_size ** (num_parts - 1)
+
+
+def kept_codes(num_kept, num_parts, codebook_size):
+    """Returns the codes of the rows that are kept, in order."""
+    codes = np.zeros((num_kept, num_parts), "int64")
+    codes[:, 0] = codebook_size - 1
+    numbers = np.arange(num_kept)
+    for digit in range(1, num_parts):
+        numbers, codes[:, digit] = np.divmod(numbers, codebook_size)
+    return codes
+
+
+def kept_numbers(codes, num_kept, codebook_size):
+    """Returns which codes are those of kept rows, and the rows' numbers.
+
+    Args:
+        codes: Tensor or array of integers of 32 bits or more.
+        num_kept: Integer.
+        codebook_size: Integer.
+    """
+    number, place = 0 * codes[..., 0], 1
+    for digit in range(1, codes.shape[-1]):
+        if place >= num_kept:
+            break
+        number = number + codes[..., digit] * place
+        place *= codebook_size
+    return codes[..., 0] == codebook_size - 1, number
+
+
+def balanced_codes(vocabulary, num_parts, codebook_size, seed, num_kept=0):
+    """Returns random codes that use each vector of a codebook alike.
+
+    The first `num_kept` rows are kept.
+    """
+    generator = np.random.default_rng(seed)
+    used = [codebook_size] * num_parts
+    if num_kept:
+        used[0] -= 1
+    words = np.arange(vocabulary)
+    codes = [generator.permutation(words % size) for size in used]
+    codes = np.stack(codes, axis=1)
+    codes[:num_kept] = kept_codes(num_kept, num_parts, codebook_size)
+    return codes
+
+
+def decoded_rows(found):
+    """Returns the table of `ProductCodes` as a float32 array."""
+    vocabulary, num_parts = found.codes.shape
+    rows = np.empty((vocabulary, found.projection.shape[1]), "float32")
+    parts = np.arange(num_parts)
+    for start in range(0, vocabulary, _BLOCK_ROWS):
+        block = found.codes[start : start + _BLOCK_ROWS].astype("int64")
+        pieces = found.codebooks[parts, block].reshape(len(block), -1)
+        decoded = pieces @ found.projection + found.mean
+        if found.kept is not None:
+            size = found.codebooks.shape[1]
+            kept, numbers = kept_numbers(block, len(found.kept), size)
+            decoded[kept] = found.kept[numbers[kept]]
+        rows[start : start + len(block)] = decoded
+    return rows
+
+
+def coded_rows(ids, codes, codebooks, projection, mean, kept=None):
+    """Returns the rows of ids, of shape `(*ids.shape, width)`.
+
+    Args:
+        ids: Integer tensor.
+        codes: Integer tensor of shape `(vocabulary, num_parts)`.
+        codebooks: Tensor of shape `(num_parts * codebook_size, part_width)`.
+        projection: Tensor of shape `(num_parts * part_width, width)`.
+        mean: Tensor of shape `(width,)`.
+        kept: `KeptRows` or `None`.
+    """
+    ids, outside = inside_and_outside(ids, codes.shape[0])
+    outside = ops.cast(outside, "int32")
+    codes = ops.cast(gather_rows(codes, ids), "int32")
+    beyond = ops.expand_dims(outside * codebooks.shape[0], -1)
+    pieces = take_rows(codebooks, _places(codes, codebooks) + beyond)
+    pieces = ops.reshape(pieces, (*ops.shape(ids), projection.shape[0]))
+    pieces = ops.cast(pieces, projection.dtype)
+    rows = ops.add(ops.matmul(pieces, projection), mean)
+    if kept is None:
+        return rows
+    num_kept = kept.rows.shape[0]
+    is_kept, numbers = _kept_numbers(codes, codebooks, num_kept)
+    numbers = ops.where(is_kept, numbers, 0) + outside * num_kept
+    whole_rows = ops.cast(take_rows(kept.rows, numbers), rows.dtype)
+    if kept.scales is not None:
+        scales = gather_rows(kept.scales, numbers)
+        scales = ops.cast(ops.expand_dims(scales, -1), rows.dtype)
+        whole_rows = whole_rows * scales
+    return ops.where(ops.expand_dims(is_kept, -1), whole_rows, rows)
+
+
+def coded_logits(hidden, codes, codebooks, projection, mean, kept=None):
+    """Returns `hidden @ table.T`, of shape `(..., vocabulary)`.
+
+    For few tokens: the products of each part of the turned hidden states with
+    its codebook, once; then a sum of one product a part for each word. For
+    more, blocks of words are decoded and multiplied, and decoded again for the
+    gradients.
+    """
+    vocabulary, width = codes.shape[0], projection.shape[1]
+    tokens = ops.reshape(hidden, (-1, width))
+    shape = (*ops.shape(hidden)[:-1], vocabulary)
+    if exporting():
+        codes = unfolded_rows(codes, tokens)
+    codes = ops.cast(codes, "int32")
+    turned = ops.matmul(projection, ops.transpose(tokens))
+    few = likely_count(hidden.shape[:-1]) <= _FEW_TOKENS
+    sums = _summed_products if few or exporting() else _decoded_products
+    logits = sums(turned, codes, codebooks)
+    logits = logits + ops.matmul(
+        ops.expand_dims(mean, 0), ops.transpose(tokens)
+    )
+    if kept is not None:
+        logits = _with_kept(logits, tokens, codes, codebooks, kept)
+    return ops.reshape(ops.transpose(logits), shape)
+
+
+def coded_scores(tokens, codes, codebooks, projection, mean, kept=None):
+    """Returns the `RowScores` of hidden states of shape `(tokens, width)`.
+
+    Words are decoded, but not projected to the width, unless rows are kept.
+    """
+    directions = projection.shape[0]
+    turned = ops.matmul(tokens, ops.transpose(projection))
+    offset = ops.matmul(tokens, ops.expand_dims(mean, 1))
+    shared, num_kept = (turned, offset, codebooks), 0
+    if kept is not None:
+        rows, num_kept = whole(kept.rows, tokens.dtype), kept.rows.shape[0]
+        if kept.scales is not None:
+            rows = rows * ops.cast(ops.expand_dims(kept.scales, 1), rows.dtype)
+        shared = (*shared, tokens, rows)
+
+    def scores(turned, offset, codebooks, *rest):
+        *kept, codes = rest
+        codes = ops.cast(codes, "int32")
+        pieces = take_rows(codebooks, _places(codes, codebooks))
+        pieces = ops.reshape(pieces, (-1, directions))
+        logits = products(turned, pieces) + offset
+        if not kept:
+            return logits
+        tokens, rows = kept
+        is_kept, numbers = _kept_numbers(codes, codebooks, num_kept)
+        rows = gather_rows(rows, ops.where(is_kept, numbers, 0))
+        return ops.where(is_kept, products(tokens, rows), logits)
+
+    return RowScores(scores, shared, (), (codes,), codes.shape[0])
+
+
+def _summed_products(turned, codes, codebooks):
+    """Returns logits, words in rows, as sums of products with codebooks."""
+    num_parts, part_width = codes.shape[1], codebooks.shape[1]
+    turned = ops.reshape(turned, (num_parts, part_width, -1))
+    books = ops.reshape(codebooks, (num_parts, -1, part_width))
+    products = ops.reshape(ops.matmul(books, turned), (codebooks.shape[0], -1))
+    return sums_of_rows(products, _places(codes, codebooks))
+
+
+def _decoded_products(turned, codes, codebooks):
+    """Returns logits, words in rows, as products with decoded words."""
+    vocabulary, directions = codes.shape[0], turned.shape[0]
+
+    def block(turned, codebooks, codes):
+        pieces = take_rows(codebooks, _places(codes, codebooks))
+        return ops.matmul(ops.reshape(pieces, (-1, directions)), turned)
+
+    if not isinstance(turned, keras.KerasTensor):
+        block = keras.remat(block)
+    size = -(-vocabulary // _LOGIT_BLOCKS)
+    return ops.concatenate(
+        [
+            block(turned, codebooks, codes[start : start + size])
+            for start in range(0, vocabulary, size)
+        ]
+    )
+
+
+def _with_kept(logits, tokens, codes, codebooks, kept):
+    """Returns logits, words in rows, with those of the rows that are kept."""
+    num_kept, rows = kept.rows.shape[0], kept.rows
+    if exporting() and not isinstance(rows, RoundedTable):
+        rows = unfolded_rows(rows, tokens)
+    rows = whole(rows, tokens.dtype, tokens)
+    products = ops.matmul(rows, ops.transpose(tokens))
+    if kept.scales is not None:
+        scales = ops.cast(ops.expand_dims(kept.scales, 1), tokens.dtype)
+        products = products * scales
+    is_kept, numbers = _kept_numbers(codes, codebooks, num_kept)
+    chosen = gather_rows(products, ops.where(is_kept, numbers, 0))
+    return ops.where(ops.expand_dims(is_kept, 1), chosen, logits)
+
+
+def _kept_numbers(codes, codebooks, num_kept):
+    size = codebooks.shape[0] // codes.shape[-1]
+    return kept_numbers(codes, num_kept, size)
+
+
+def _places(codes, codebooks):
+    """Returns where the vectors of int32 codes are in all codebooks."""
+    num_parts = codes.shape[-1]
+    size = codebooks.shape[0] // num_parts
+    return codes + ops.arange(num_parts, dtype="int32") * size

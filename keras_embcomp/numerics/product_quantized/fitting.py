@@ -1,0 +1,223 @@
+"""Fits product codes to a table.
+
+The table is turned to its principal directions; these are dealt to parts so
+that each carries as much (Ge et al. 2013, "eigenvalue allocation"), and each
+part of a row is replaced by the nearest of a few vectors, its codebook.
+"""
+
+import numpy as np
+
+from keras_embcomp.numerics.low_rank import weighted_gram
+from keras_embcomp.numerics.product_quantized.codes import (
+    ProductCodes,
+    kept_codes,
+    smallest_dtype,
+)
+
+_NARROW = 8
+_LEAST_WEIGHT = 1e-6  # of the mean; a codebook needs some weight everywhere
+
+
+def deal_directions(variances, num_parts, part_width):
+    """Returns which directions each part gets, in the order of parts.
+
+    The largest next variance goes to the part with the least product of
+    variances that has room (Ge et al. 2013, section 3.2.1).
+
+    Args:
+        variances: Falling, not negative.
+        num_parts: Integer.
+        part_width: Integer; at most `num_parts * part_width` directions are
+            dealt.
+
+    Returns:
+        Integers of shape `(num_parts * part_width,)`. Where there are fewer
+        directions than places, an empty place has the number of directions.
+    """
+    # Of the smallest dealt, so that no logarithm is below 0.
+    dealt = np.maximum(variances[: num_parts * part_width], 1e-30)
+    logarithms = np.log(dealt / dealt[-1]) + 1e-9
+    carried, counts = np.zeros(num_parts), np.zeros(num_parts, "int64")
+    places = np.full((num_parts, part_width), len(variances))
+    for direction, logarithm in enumerate(logarithms):
+        poorest = np.argmin(carried)
+        places[poorest, counts[poorest]] = direction
+        carried[poorest] += logarithm
+        counts[poorest] += 1
+        if counts[poorest] == part_width:
+            carried[poorest] = np.inf
+    return places.ravel()
+
+
+def product_codes(
+    table,
+    num_parts,
+    part_width,
+    codebook_size,
+    weights,
+    num_kept=0,
+    seed=0,
+    progress=None,
+    rounds=25,
+):
+    """Fits product codes to a table.
+
+    Args:
+        table: Array of shape `(vocabulary, width)`.
+        num_parts: Integer. Codes of a row.
+        part_width: Integer. At most `num_parts * part_width` directions are
+            kept; places beyond the width are zeros.
+        codebook_size: Integer, at most the vocabulary.
+        weights: Array of shape `(vocabulary,)`, of mean 1.
+        num_kept: Integer. Rows that are kept.
+        seed: Integer. Seed of k-means.
+        progress: A function of an iterable, such as `tqdm`.
+        rounds: Integer. Rounds of k-means.
+
+    Returns:
+        `ProductCodes` whose projection and mean have the least weighted sum of
+        squared errors for the codes and codebooks.
+    """
+    rows, weights, which = _distinct(table, np.maximum(weights, _LEAST_WEIGHT))
+    order = kept_first(rows, weights)
+    whole, rest = order[:num_kept], order[num_kept:]
+    if not len(rest):  # k-means needs one
+        whole, rest = order[:-1], order[-1:]
+    codes = np.zeros((len(rows), num_parts), smallest_dtype(codebook_size))
+    codes[whole] = kept_codes(len(whole), num_parts, codebook_size)
+    codes[rest], *factors = _coded(
+        rows[rest],
+        num_parts,
+        part_width,
+        codebook_size,
+        num_kept > 0,
+        weights[rest],
+        seed,
+        progress,
+        rounds,
+    )
+    kept = None
+    if num_kept:
+        kept = np.zeros((num_kept, table.shape[1]), "float32")
+        kept[: len(whole)] = rows[whole]
+    return ProductCodes(codes[which], *factors, kept)
+
+
+def kept_first(table, weights):
+    """Returns the rows in the order in which they should be kept.
+
+    Those whose weighted squared distance from the mean is largest come first.
+    """
+    mean = weights @ table / weights.sum()
+    losses = weights * np.square(table - mean.astype(table.dtype)).sum(axis=1)
+    return np.argsort(-losses, kind="stable")
+
+
+def _coded(
+    rows, num_parts, part_width, size, marks, weights, seed, progress, rounds
+):
+    """Returns codes, codebooks, projection and mean of rows that differ.
+
+    If it `marks` rows that are kept, the first part has a vector less.
+    """
+    mean = (weights @ rows / weights.sum()).astype("float32")
+    centred = rows - mean
+    variances, directions = np.linalg.eigh(weighted_gram(centred, weights))
+    order = deal_directions(variances[::-1], num_parts, part_width)
+    directions = np.pad(directions[:, ::-1], ((0, 0), (0, 1)))
+    turned = centred @ directions[:, order].astype("float32")
+    codes = np.empty((len(rows), num_parts), "int64")
+    codebooks = np.zeros((num_parts, size, part_width), "float32")
+    parts = range(num_parts)
+    for part in parts if progress is None else progress(parts):
+        columns = slice(part * part_width, (part + 1) * part_width)
+        used = size - (marks and part == 0)
+        codebooks[part, :used], codes[:, part] = _clustered(
+            turned[:, columns], used, weights, seed + part, rounds
+        )
+        turned[:, columns] = codebooks[part][codes[:, part]]
+    return codes, codebooks, *_regression(turned, rows, weights)
+
+
+def _clustered(rows, size, weights, seed, rounds):
+    """Returns the centres of k-means and which of them is nearest a row.
+
+    It starts from rows drawn by their weights.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(
+            "Codebooks are found by faiss: pip install 'keras_embcomp[codes]'"
+        ) from error
+
+    width = rows.shape[1]
+    if len(rows) <= size:
+        return np.resize(rows, (size, width)), np.arange(len(rows))
+    # Of rows below this width faiss takes ten times as long.
+    narrow = max(_NARROW - width, 0)
+    rows = np.ascontiguousarray(np.pad(rows, ((0, 0), (0, narrow))))
+    generator = np.random.default_rng(seed)
+    drawn = generator.choice(
+        len(rows), size, replace=False, p=weights / weights.sum()
+    )
+    means = faiss.Kmeans(
+        rows.shape[1],
+        size,
+        niter=rounds,
+        seed=seed % 2**31,
+        min_points_per_centroid=1,
+        max_points_per_centroid=-(-len(rows) // size),  # all of them
+    )
+    means.train(
+        rows, weights=weights.astype("float32"), init_centroids=rows[drawn]
+    )
+    _, nearest = means.index.search(rows, 1)
+    return means.centroids[:, :width], nearest[:, 0]
+
+
+def _distinct(table, weights):
+    """Returns the rows that differ, their weights, and which one each row is.
+
+    Rows that are alike would start several centres in the same place.
+    """
+    rows = np.ascontiguousarray(table, "float32") + np.float32(0)  # -0 is 0
+    whole = np.dtype((np.void, rows.itemsize * rows.shape[1]))
+    _, first, which = np.unique(
+        rows.view(whole).ravel(), return_index=True, return_inverse=True
+    )
+    return rows[first], np.bincount(which, weights), which
+
+
+def _regression(features, table, weights):
+    """Returns the projection and the mean with the least weighted error."""
+    features = np.pad(features, ((0, 0), (0, 1)), constant_values=1)
+    norms = np.sqrt(weights @ np.square(features, dtype="float64"))
+    norms = np.where(norms > 0, norms, 1.0)
+    features = features / norms.astype("float32")
+    weighted = features * weights[:, None].astype("float32")
+    gram = (weighted.T @ features).astype("float64")
+    product = (weighted.T @ table).astype("float64")
+    solution = np.linalg.lstsq(gram, product, rcond=None)[0] / norms[:, None]
+    solution = solution.astype("float32")
+    return solution[:-1], solution[-1]
+
+
+def factors_in_bytes(codebooks, projection):
+    """Returns both factors as int8, 127 times numbers from -1 to 1, and scales.
+
+    Each direction has a scale of its own in both factors. As one multiplies the
+    other, their product is the one scale, of a row of the projection.
+    """
+    largest = np.maximum(np.abs(codebooks).max(axis=1), 1e-30)
+    projection = projection * largest.reshape(-1, 1)
+    scales = np.maximum(np.abs(projection).max(axis=1), 1e-30)
+    factors = codebooks / largest[:, None], projection / scales[:, None]
+    return (*(np.round(127 * x).astype("int8") for x in factors), scales)
+
+
+def rows_in_bytes(rows):
+    """Returns rows as int8, and the scale of each."""
+    scales = np.abs(rows).max(axis=1) / 127
+    divided = rows / np.maximum(scales, 1e-38)[:, None]
+    return np.round(divided).astype("int8"), scales

@@ -1,0 +1,187 @@
+"""Rows and logits of a tensor train, in `keras.ops`.
+
+A core has the shape `(I, R, J, R')`, so that one digit of an id picks a slice
+`(R, J, R')`. The table's entry in row `(i_1, ..., i_N)` and column
+`(j_1, ..., j_N)`, first modes slowest, is the product of the matrices
+`core_k[i_k, :, j_k, :]` (Khrulkov et al. 2019, Eq. 1).
+"""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_embcomp.layers.execution import exporting, unfolded_rows
+from keras_embcomp.numerics.lookup import (
+    inside_and_outside,
+    likely_count,
+    take_rows,
+)
+from keras_embcomp.numerics.small_products import batched_product
+from keras_embcomp.numerics.streaming import RowScores, products
+from keras_embcomp.layers.factors import PackedTable, whole
+from keras_embcomp.numerics.tensor_train.contraction import grouped, plan_logits, plan_rows
+
+# Units of a slice of the first cores, where logits come in blocks.
+_BLOCK = 4_096
+
+
+def tt_rows(ids, cores, vocabulary, dtype="float32"):
+    """Returns the rows `ids` of the table, of shape `(*ids.shape, width)`.
+
+    The backward pass computes the gathered slices again: to store them could
+    take more memory than the dense layer's table.
+    """
+    shapes = tuple(tuple(core.shape) for core in cores)
+    plan = (1,) * len(cores)
+    # How many ids a file is for may not be known.
+    if not exporting() or None not in tuple(ids.shape):
+        plan = plan_rows(shapes, _static_count(ids.shape))
+    if exporting() and max(plan) > 1:  # a file would hold merged cores
+        cores = [
+            core if isinstance(core, PackedTable) else unfolded_rows(core, ids)
+            for core in cores
+        ]
+    packed = isinstance(cores[0], PackedTable) and max(plan) == 1
+    if not packed:
+        cores = [whole(core, dtype, ids) for core in cores]
+    tables = merged_cores(cores, plan)
+    digits = _digits(ids, [table.shape[0] for table in tables], vocabulary)
+    # Where XLA clips a digit, it shall end in the last row that is used.
+    used = -(-vocabulary // math.prod(t.shape[0] for t in tables[1:]))
+    if used < tables[0].shape[0] and not exporting():
+        tables[0] = tables[0][:used]
+
+    def chain(*tables):
+        return _chain_of_slices(digits, tables)
+
+    if packed:
+        rows = ops.cast(_chain_of_slices(digits, tables), dtype)
+    else:
+        rows = (chain if exporting() else keras.remat(chain))(*tables)
+    width = math.prod(shape[2] for shape in shapes)
+    return ops.reshape(rows, (*ops.shape(ids), width))
+
+
+def tt_logits(hidden, cores, vocabulary):
+    """Returns `hidden @ table.T`, of shape `(*hidden.shape[:-1], vocabulary)`.
+
+    Few tokens are contracted with the cores; for many, the table is built
+    once. Padded rows are cut off.
+    """
+    shapes = tuple(tuple(core.shape) for core in cores)
+    plan = (1,) * len(cores)
+    if not exporting():
+        plan = plan_logits(shapes, _static_count(hidden.shape[:-1]))
+    lead = ops.shape(hidden)[:-1]
+    columns = math.prod(shape[2] for shape in shapes)
+    x, rows = ops.reshape(hidden, (-1, columns)), 1
+    for table in reversed(merged_cores(cores, plan)):
+        # (tokens, columns left, J R', rows) -> (tokens, columns left, R I rows)
+        mode, rank, column_mode, next_rank = table.shape
+        columns //= column_mode
+        matrix = ops.reshape(
+            ops.transpose(table, (1, 0, 2, 3)),
+            (rank * mode, column_mode * next_rank),
+        )
+        if rows == 1:
+            x = ops.reshape(x, (-1, column_mode * next_rank))
+            x = ops.matmul(x, ops.transpose(matrix))
+        else:
+            x = ops.reshape(x, (-1, column_mode * next_rank, rows))
+            x = ops.matmul(matrix, x)
+        rows *= mode
+    logits = ops.reshape(x, (*lead, rows))
+    return logits if rows == vocabulary else logits[..., :vocabulary]
+
+
+def tt_scores(tokens, cores, vocabulary):
+    """Returns the `RowScores` of hidden states of shape `(tokens, width)`.
+
+    A slice of the first cores, merged, stands for as many units as the others
+    have rows: few enough to be a block.
+    """
+    modes = [core.shape[0] for core in cores]
+    ends = range(1, len(cores))
+    split = next((k for k in ends if math.prod(modes[k:]) <= _BLOCK), ends[-1])
+    first, last = merged_cores(cores, (split, len(cores) - split))
+    _, _, columns, rank = first.shape
+    units, _, last_columns, _ = last.shape
+    last = ops.transpose(last, (1, 0, 2, 3))
+    last = ops.reshape(last, (rank, units * last_columns))
+
+    def scores(tokens, last, first):
+        rows = ops.matmul(ops.reshape(first, (-1, rank)), last)
+        rows = ops.reshape(rows, (-1, columns, units, last_columns))
+        rows = ops.transpose(rows, (0, 2, 1, 3))
+        return products(tokens, ops.reshape(rows, (-1, columns * last_columns)))
+
+    used = -(-vocabulary // units)
+    return RowScores(
+        scores, (tokens, last), (first[:used],), (), vocabulary, units
+    )
+
+
+def merged_cores(cores, plan):
+    """Returns one core for each group of a plan."""
+    merged = []
+    for first, *rest in grouped(list(cores), plan):
+        for core in rest:
+            first = _merged(first, core)
+        merged.append(first)
+    return merged
+
+
+def _merged(left, right):
+    modes = zip(left.shape, right.shape, strict=True)
+    (rows, more_rows), (rank, middle), (columns, more_columns), ranks = modes
+    right = ops.reshape(ops.transpose(right, (1, 0, 2, 3)), (middle, -1))
+    product = ops.matmul(ops.reshape(left, (-1, middle)), right)
+    product = ops.reshape(
+        product,
+        (rows, rank, columns, more_rows, more_columns * ranks[1]),
+    )
+    return ops.reshape(
+        ops.transpose(product, (0, 3, 1, 2, 4)),
+        (rows * more_rows, rank, columns * more_columns, ranks[1]),
+    )
+
+
+def _chain_of_slices(digits, tables):
+    """Gathers a slice of each table for each id, and multiplies them."""
+    first, *others = tables
+    columns = first.shape[2]
+    product = _slices(first, digits[0], first.shape[2:])
+    for digit, table in zip(digits[1:], others, strict=True):
+        _, rank, mode, next_rank = table.shape
+        product = batched_product(
+            ops.reshape(product, (-1, columns, rank)),
+            _slices(table, digit, (rank, mode * next_rank)),
+        )
+        columns *= mode
+    return product
+
+
+def _slices(table, digits, shape):
+    """Returns the slices of digits, each of a shape."""
+    if isinstance(table, PackedTable):
+        return ops.reshape(take_rows(table, digits), (-1, *shape))
+    table = ops.reshape(table, (table.shape[0], *shape))
+    return take_rows(table, digits)
+
+
+def _digits(ids, modes, vocabulary):
+    """Returns flat digits of ids, the first slowest, in integers only."""
+    ids, outside = inside_and_outside(ops.reshape(ids, (-1,)), vocabulary)
+    stride = math.prod(modes[1:])
+    digits = [ops.floor_divide(ids, stride) + outside * modes[0]]
+    for mode in modes[1:]:
+        stride //= mode
+        digits.append(ops.mod(ops.floor_divide(ids, stride), mode))
+    return digits
+
+
+def _static_count(shape):
+    """Returns a product of sizes; at least 1,024 if one is not known."""
+    count = likely_count(shape)
+    return max(count, 1_024) if None in tuple(shape) else count
