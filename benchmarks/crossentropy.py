@@ -43,7 +43,7 @@ def model_of(row, options):
     import numpy as np
 
     from keras_embcomp import CrossentropyHead, GroupReduceSoftmax
-    from keras_embcomp.numerics.group_reduce.budgets import (
+    from keras_embcomp.budgets import (
         group_ranks_by_frequency,
         growing_groups,
     )

@@ -11,7 +11,10 @@ import numpy as np
 from tables import glove, minilm
 
 from keras_embcomp import DistilledEmbedding
-from keras_embcomp.numerics.group_reduce.budgets import distilled_rank, low_rank_from_fraction
+from keras_embcomp.budgets import (
+    distilled_rank,
+    low_rank_from_fraction,
+)
 from keras_embcomp.numerics.low_rank import truncated_svd
 
 # The width of the hidden layer for each ratio.

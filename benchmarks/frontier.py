@@ -23,9 +23,14 @@ import keras
 import numpy as np
 from tables import glove, minilm
 
-from keras_embcomp.compression.candidates import fitted
 from keras_embcomp.checks import frequency_weights
-from keras_embcomp.reporting.costs import file_bytes
+from keras_embcomp.compression.candidates import fitted
+from keras_embcomp.compression.choose import (
+    UnreachableError,
+    best_plan,
+    tries_of,
+)
+from keras_embcomp.models.find import Table
 from keras_embcomp.numerics.product_quantized.budgets import (
     principal_variances,
     water_filled,
@@ -34,8 +39,7 @@ from keras_embcomp.numerics.table_comparison import (
     compare_rows,
     neighbour_overlap,
 )
-from keras_embcomp.compression.choose import UnreachableError, best_plan, tries_of
-from keras_embcomp.models.find import Table
+from keras_embcomp.reporting.costs import file_bytes
 
 RESULTS = Path("benchmarks/results/frontier.jsonl")
 RATIOS = {"MiniLM": (4, 8, 14, 16, 24, 32, 64), "GloVe": (4, 8, 16, 32, 64)}

@@ -15,7 +15,7 @@ import time
 import numpy as np
 from tables import glove
 
-from keras_embcomp.numerics.group_reduce.budgets import (
+from keras_embcomp.budgets import (
     equal_groups,
     group_ranks_by_error,
     group_ranks_by_frequency,

@@ -31,7 +31,7 @@ from keras_embcomp import (
     GroupReduceEmbedding,
     GroupReduceSoftmax,
 )
-from keras_embcomp.numerics.group_reduce.budgets import (
+from keras_embcomp.budgets import (
     group_ranks_by_frequency,
     growing_groups,
 )

@@ -28,7 +28,7 @@ from keras_embcomp import (
     ProductQuantizedSoftmax,
     TTSoftmax,
 )
-from keras_embcomp.numerics.group_reduce.budgets import (
+from keras_embcomp.budgets import (
     group_ranks_by_frequency,
     growing_groups,
     low_rank_from_fraction,

@@ -27,7 +27,10 @@ from keras_embcomp import (
     GroupReduceSoftmax,
     export_serving,
 )
-from keras_embcomp.numerics.group_reduce.budgets import group_ranks_by_error, growing_groups
+from keras_embcomp.budgets import (
+    group_ranks_by_error,
+    growing_groups,
+)
 
 LENGTH, DROPOUT, NUM_GROUPS, BATCH_SIZE = 35, 0.2, 5, 32
 

@@ -32,7 +32,7 @@ from keras_embcomp import (
     TTEmbedding,
     TTSoftmax,
 )
-from keras_embcomp.numerics.group_reduce.budgets import (
+from keras_embcomp.budgets import (
     group_ranks_by_frequency,
     growing_groups,
 )

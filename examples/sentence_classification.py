@@ -41,7 +41,9 @@ try:
     from text_pipeline import TextToIds, frequent_words, write_vocabulary
 
     from keras_embcomp import CyclicallyAnnealedLearningRate, LowRankEmbedding
-    from keras_embcomp.numerics.group_reduce.budgets import low_rank_from_fraction
+    from keras_embcomp.budgets import (
+        low_rank_from_fraction,
+    )
 except ModuleNotFoundError as error:
     raise SystemExit(
         f"This example needs the package {error.name}: "

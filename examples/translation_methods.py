@@ -11,7 +11,7 @@ from keras_embcomp import (
     LowRankEmbedding,
     TTEmbedding,
 )
-from keras_embcomp.numerics.group_reduce.budgets import (
+from keras_embcomp.budgets import (
     distilled_rank,
     group_ranks_by_error,
     growing_groups,

@@ -1,12 +1,11 @@
 """Keras layers whose vocabulary-sized tables are stored in fewer numbers."""
 
-from keras_embcomp.training.callbacks import CyclicallyAnnealedLearningRate
-from keras_embcomp.compression.compress import compress, to_keras
+from keras_embcomp.compression.choose import plan_compression
+from keras_embcomp.compression.compress import compress
+from keras_embcomp.compression.plan import CompressionPlan
+from keras_embcomp.compression.sweep import sweep
 from keras_embcomp.deploy.litert.export import export_litert
 from keras_embcomp.deploy.serving.export import export_serving
-from keras_embcomp.training.distillation import EmbeddingDistiller
-from keras_embcomp.training.distribution import TableParallel, layout_map
-from keras_embcomp.training.crossentropy_head import CrossentropyHead
 from keras_embcomp.layers.distilled.layers import (
     DistilledEmbedding,
     DistilledSoftmax,
@@ -16,18 +15,23 @@ from keras_embcomp.layers.group_reduce.layers import (
     GroupReduceSoftmax,
 )
 from keras_embcomp.layers.hashed.layers import HashedEmbedding, HashedSoftmax
-from keras_embcomp.layers.low_rank.layers import LowRankEmbedding, LowRankSoftmax
+from keras_embcomp.layers.low_rank.layers import (
+    LowRankEmbedding,
+    LowRankSoftmax,
+)
 from keras_embcomp.layers.product_quantized.layers import (
     ProductQuantizedEmbedding,
     ProductQuantizedSoftmax,
 )
 from keras_embcomp.layers.tensor_train.layers import TTEmbedding, TTSoftmax
-from keras_embcomp.training.crossentropy import compressed_crossentropy
-from keras_embcomp.compression.plan import CompressionPlan
-from keras_embcomp.compression.choose import plan_compression
-from keras_embcomp.reporting.measure import report
+from keras_embcomp.models.dense import to_keras
 from keras_embcomp.models.resize import resize_vocabulary
-from keras_embcomp.compression.sweep import sweep
+from keras_embcomp.reporting.measure import report
+from keras_embcomp.training.callbacks import CyclicallyAnnealedLearningRate
+from keras_embcomp.training.crossentropy import compressed_crossentropy
+from keras_embcomp.training.crossentropy_head import CrossentropyHead
+from keras_embcomp.training.distillation import EmbeddingDistiller
+from keras_embcomp.training.distribution import TableParallel, layout_map
 
 __version__ = "0.1.0"
 

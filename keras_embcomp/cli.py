@@ -6,17 +6,17 @@ import json
 import sys
 from pathlib import Path
 
-from keras_embcomp.compression.candidates import METHODS
+from keras_embcomp.compression.choose import plan_compression
 from keras_embcomp.compression.compress import compress
+from keras_embcomp.compression.plan import CompressionPlan
+from keras_embcomp.compression.sweep import sweep
 from keras_embcomp.deploy.litert.export import export_litert
 from keras_embcomp.deploy.litert.prepare import FORMATS
 from keras_embcomp.deploy.serving.export import export_serving
-from keras_embcomp.deploy.verify import written_whole
-from keras_embcomp.compression.plan import CompressionPlan
-from keras_embcomp.compression.choose import plan_compression
-from keras_embcomp.reporting.measure import report
-from keras_embcomp.compression.sweep import sweep
+from keras_embcomp.files import written_whole
+from keras_embcomp.layers.methods import METHODS
 from keras_embcomp.models.read import KINDS, read_counts, read_model
+from keras_embcomp.reporting.measure import report
 
 _EPILOG = """examples:
   keras-embcomp plan model.keras --ratio 20 --output plan.json
@@ -108,7 +108,9 @@ def _add_goal(parser):
     goal.add_argument("--max-error", type=float, help="of a table, below 1")
     goal.add_argument("--max-bytes", type=int, help="of all tables")
     parser.add_argument(
-        "--method", choices=["auto", *METHODS], help="auto if not given"
+        "--method",
+        choices=["auto", *(method.name for method in METHODS)],
+        help="auto if not given",
     )
     parser.add_argument("--frequencies", help="counts: .npy, or one a line")
     return goal

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).with_name("adam_steps.py")
+SCRIPT = Path(__file__).parent / "support" / "adam_steps.py"
 
 
 def ten_steps(backend, folder):

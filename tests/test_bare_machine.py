@@ -26,7 +26,7 @@ def test_layers_train_without_tensorflow(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"needs {backend}")
     folders = (
-        str(FOLDER),
+        str(FOLDER / "support"),
         str(FOLDER.parent / "benchmarks"),
         os.environ.get("PYTHONPATH", ""),
     )

@@ -100,7 +100,7 @@ class TestControls:
     pytestmark = needs_compiler
 
     def test_what_must_be_refused_is_refused(self):
-        (found,) = lines_of(ROOT / "tests/tpu_controls.py")
+        (found,) = lines_of(ROOT / "tests/support/tpu_controls.py")
         assert "exceeds available HBM" in found.pop("too large")
         assert found == {
             "nothing": [],
@@ -110,7 +110,7 @@ class TestControls:
         }
 
     def test_on_tensorflow_too(self):
-        script = ROOT / "tests/tpu_controls_tensorflow.py"
+        script = ROOT / "tests/support/tpu_controls_tensorflow.py"
         (found,) = lines_of(script, backend="tensorflow")
         assert "No registered 'PyFunc'" in found.pop("callback")
         assert found == {"nothing": [], "float64": ["f64"], "int64": ["s64"]}

@@ -23,7 +23,7 @@ from keras_embcomp import (
     GroupReduceEmbedding,
     GroupReduceSoftmax,
 )
-from keras_embcomp.numerics.group_reduce.budgets import (
+from keras_embcomp.budgets import (
     equal_groups,
     group_ranks_by_error,
     group_ranks_by_frequency,

@@ -21,7 +21,7 @@ from dense import DenseGradientEmbedding
 from results import add, parse_options, read
 
 from keras_embcomp import CyclicallyAnnealedLearningRate, LowRankEmbedding
-from keras_embcomp.numerics.group_reduce.budgets import low_rank_from_fraction
+from keras_embcomp.budgets import low_rank_from_fraction
 
 WIDTH, LSTM_UNITS, DROPOUT = 300, 150, 0.5
 BATCH_SIZE, EPOCHS, CHECKS_PER_EPOCH = 100, 3, 3

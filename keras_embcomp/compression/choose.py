@@ -1,19 +1,23 @@
 """Chooses a method and its sizes for each table of a model."""
 
+from typing import Any, TypeAlias
+
+import keras
 import numpy as np
 
+from keras_embcomp.checks import frequency_weights, positive_number
 from keras_embcomp.compression.candidates import (
-    AUTO,
-    METHODS,
     arguments_for,
     fitted,
     least_bytes,
 )
-from keras_embcomp.checks import frequency_weights, positive_number
-from keras_embcomp.models.copy import is_embedding
-from keras_embcomp.numerics.product_quantized.budgets import sampled_loss
 from keras_embcomp.compression.plan import CompressionPlan, TablePlan
-from keras_embcomp.models.find import tables_of
+from keras_embcomp.layers.method import Method
+from keras_embcomp.layers.methods import METHODS, method_named
+from keras_embcomp.models.find import Table, is_embedding, tables_of
+
+# A method and a number format.
+Try: TypeAlias = tuple[Method, str | None]
 
 _SHARES = (0.5, 0.7, 1.0, 1.4, 2.0)
 _RATIOS = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
@@ -24,13 +28,13 @@ class UnreachableError(ValueError):
 
 
 def plan_compression(
-    model,
-    ratio=None,
-    max_error=None,
-    max_bytes=None,
-    frequencies=None,
-    method="auto",
-):
+    model: keras.Model,
+    ratio: float | None = None,
+    max_error: float | None = None,
+    max_bytes: float | None = None,
+    frequencies: Any = None,
+    method: str = "auto",
+) -> CompressionPlan:
     """Returns how to compress the vocabulary tables of a trained model.
 
     Looks at every `Embedding`, `ReversibleEmbedding` (its two sides are one
@@ -87,7 +91,9 @@ def plan_compression(
     return CompressionPlan(_divided(tables, curves, budget, tries))
 
 
-def check_goal(ratio, max_error, max_bytes):
+def check_goal(
+    ratio: float | None, max_error: float | None, max_bytes: float | None
+) -> None:
     """Raises unless one goal is given, and in its range."""
     goals = {"ratio": ratio, "max_error": max_error, "max_bytes": max_bytes}
     given = {name: x for name, x in goals.items() if x is not None}
@@ -106,19 +112,21 @@ def check_goal(ratio, max_error, max_bytes):
         )
 
 
-def tries_of(method):
-    """Returns pairs of a method and a number format to try."""
-    if method != "auto" and method not in METHODS:
+def tries_of(name: str) -> list[Try]:
+    """Returns the methods and number formats to try for a method's name."""
+    names = [method.name for method in METHODS]
+    if name != "auto" and name not in names:
         raise ValueError(
-            f"`method` must be one of auto, {', '.join(METHODS)}. "
-            f"Received: method={method}"
+            f"`method` must be one of auto, {', '.join(names)}. "
+            f"Received: method={name}"
         )
-    if method == "auto":
-        return list(AUTO)
-    return [(method, form) for form in METHODS[method].formats]
+    if name == "auto":
+        return [(m, form) for m in METHODS for form in m.formats_of_auto]
+    method = method_named(name)
+    return [(method, form) for form in method.formats]
 
 
-def best_plan(table, max_bytes, tries):
+def best_plan(table: Table, max_bytes: float, tries: list[Try]) -> TablePlan:
     """Returns the plan of least error for a table and a budget, or raises."""
     if max_bytes >= table.bytes:
         return _kept(table)
@@ -158,7 +166,7 @@ def _smallest(table, tries):
         table,
         method,
         number_format,
-        METHODS[method].least(shape),
+        method.smallest(shape),
         least_bytes(method, number_format, shape),
     )
 
@@ -170,7 +178,7 @@ def _plan(table, method, number_format, arguments, held):
     return TablePlan(
         layer=table.path,
         shape=shape,
-        method=method,
+        method=method.name,
         number_format=number_format,
         arguments=arguments,
         bytes_before=table.bytes,
@@ -178,7 +186,7 @@ def _plan(table, method, number_format, arguments, held):
         error=_relative_error(
             method, number_format, arguments, table.values, table.counts
         ),
-        operations=METHODS[method].operations(arguments, shape, output),
+        operations=method.operations(arguments, shape, output),
     )
 
 
@@ -249,14 +257,14 @@ def _relative_error(method, number_format, arguments, table, counts):
     """Returns the error that a layer with such arguments would have.
 
     The square root of its weighted squared errors over the table's weighted
-    squares. Product codes are fitted to a sample of a large table.
+    squares.
     """
     weights = frequency_weights(counts, len(table))
     squares = weights @ np.square(table).sum(axis=1)
     if squares == 0:  # nothing counts that could be lost
         return 0.0
-    if method == "product_codes":
-        lost = sampled_loss(table, weights, **arguments)
+    if method.expected_loss is not None:
+        lost = method.expected_loss(table, weights, **arguments)
     else:
         layer = fitted(method, number_format, arguments, table, counts)
         lost = weights @ np.square(layer.to_dense() - table).sum(axis=1)

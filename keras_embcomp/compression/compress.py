@@ -1,22 +1,23 @@
-"""From a trained model to a smaller one, and back to plain Keras layers."""
+"""From a trained model to a smaller one."""
+
+from typing import Any
 
 import keras
-from keras import ops
 
-from keras_embcomp.compression.candidates import METHODS, fitted, structure_bytes
-from keras_embcomp.models.copy import (
-    check_copyable,
-    compressed_places,
-    is_embedding,
-    is_tied,
-    replaced,
-)
-from keras_embcomp.compression.plan import CompressionPlan
+from keras_embcomp.compression.candidates import fitted, structure_bytes
 from keras_embcomp.compression.choose import plan_compression
+from keras_embcomp.compression.plan import CompressionPlan, TablePlan
+from keras_embcomp.layers.methods import METHODS, method_named
+from keras_embcomp.models.copy import check_copyable, replaced
 from keras_embcomp.models.find import tables_of
 
 
-def compress(model, plan=None, verbose=0, **goal):
+def compress(
+    model: keras.Model,
+    plan: CompressionPlan | None = None,
+    verbose: int = 0,
+    **goal: Any,
+) -> keras.Model:
     """Returns a copy of a trained model with its vocabulary tables compressed.
 
     Layers keep their names, and all others their weights. The model stays as
@@ -70,7 +71,7 @@ def compress(model, plan=None, verbose=0, **goal):
     for entry in entries:
         table = tables[entry.layer]
         layers[id(table.layer)] = fitted(
-            entry.method,
+            method_named(entry.method),
             entry.number_format,
             entry.arguments,
             table.values,
@@ -81,7 +82,7 @@ def compress(model, plan=None, verbose=0, **goal):
     return replaced(model, layers)
 
 
-def _check_entry(entry, shape):
+def _check_entry(entry: TablePlan, shape: tuple[int, int]) -> None:
     """Raises unless a plan's entry fits a table; corrects its bytes."""
     if entry.shape != tuple(shape):
         raise ValueError(
@@ -90,75 +91,26 @@ def _check_entry(entry, shape):
         )
     if entry.method == "keep":
         return
-    if entry.method not in METHODS:
+    names = [method.name for method in METHODS]
+    if entry.method not in names:
         raise ValueError(
             f"The method of '{entry.layer}' must be one of keep, "
-            f"{', '.join(METHODS)}. Received: method={entry.method}"
+            f"{', '.join(names)}. Received: method={entry.method}"
         )
-    formats = METHODS[entry.method].formats
-    if entry.number_format not in formats:
+    method = method_named(entry.method)
+    if entry.number_format not in method.formats:
         raise ValueError(
             f"The number format of '{entry.layer}' must be one of "
-            f"{', '.join(map(str, formats))}. "
+            f"{', '.join(map(str, method.formats))}. "
             f"Received: number_format={entry.number_format}"
         )
     try:
         entry.bytes_after = structure_bytes(
-            entry.method, entry.number_format, entry.arguments, shape
+            method, entry.number_format, entry.arguments, shape
         )
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"The arguments of '{entry.layer}' must be those of "
-            f"`{METHODS[entry.method].embedding.__name__}`. "
+            f"`{method.embedding.__name__}`. "
             f"Received: {entry.arguments} ({error})"
         ) from error
-
-
-def to_keras(model):
-    """Returns a copy of a model with plain Keras layers in place of ours.
-
-    A compressed embedding becomes an `Embedding`, or a `ReversibleEmbedding`
-    if the model calls it with `reverse=True`, and a compressed softmax becomes
-    a `Dense`. The tables are the same, so the copy computes the same; it needs
-    no keras_embcomp.
-
-    Args:
-        model: Built Functional or Sequential model.
-    """
-    check_copyable(model)
-    return replaced(
-        model,
-        {
-            id(place.layer): _dense(place.layer)
-            for place in compressed_places(model)
-        },
-    )
-
-
-def _dense(layer):
-    table = layer.to_dense()
-    common = {
-        "name": layer.name,
-        "trainable": layer.trainable,
-        "activity_regularizer": layer.activity_regularizer,
-    }
-    policy = layer.dtype_policy
-    common["dtype"] = getattr(policy, "_source_name", None) or policy
-    if is_embedding(layer):
-        dense_class = keras.layers.Embedding
-        if is_tied(layer):
-            dense_class = keras.layers.ReversibleEmbedding
-        dense = dense_class(*table.shape, mask_zero=layer.mask_zero, **common)
-        dense.build()
-        dense.set_weights([table])
-        return dense
-    dense = keras.layers.Dense(
-        len(table),
-        activation=layer.activation,
-        use_bias=layer.use_bias,
-        **common,
-    )
-    dense.build((None, table.shape[1]))
-    bias = [ops.convert_to_numpy(layer.bias)] if layer.use_bias else []
-    dense.set_weights([table.T, *bias])
-    return dense

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from keras_embcomp.deploy.verify import written_whole
+from keras_embcomp.files import written_whole
 
 _COLUMNS = (
     "layer",

@@ -8,14 +8,14 @@ import keras
 import numpy as np
 
 from keras_embcomp.checks import finite_table
-from keras_embcomp.compression.compress import compress
-from keras_embcomp.deploy.verify import written_whole
 from keras_embcomp.compression.choose import (
     UnreachableError,
     best_plan,
     plan_compression,
     tries_of,
 )
+from keras_embcomp.compression.compress import compress
+from keras_embcomp.files import written_whole
 from keras_embcomp.models.find import Table, tables_of
 
 _METHODS = ("auto", "product_codes", "low_rank")

@@ -1,13 +1,9 @@
-"""What every export shares: its inputs, its comparison and its last rename."""
-
-import contextlib
-import os
-import shutil
-import tempfile
-from pathlib import Path
+"""What every export shares: its inputs and its comparison with Keras."""
 
 import keras
 import numpy as np
+
+from keras_embcomp._compat import every_layer, producer_name
 
 SAMPLE_TEXTS = np.array(["", "A sentence, to compare with.", "naïve 東京 42"])
 # Dynamic dimensions are tried at these sizes, in turn.
@@ -79,7 +75,7 @@ def sample_inputs(model, seed=0, batch=None, sequence=None):
     """
     vocabularies = [
         layer.input_dim
-        for layer in model._flatten_layers()
+        for layer in every_layer(model)
         if hasattr(layer, "input_dim")
     ]
     vocabulary = min(vocabularies, default=2)
@@ -115,7 +111,7 @@ def call(model, inputs):
 
 def output_names(model):
     """Returns a name for each output: its layer's, numbered if it has two."""
-    layers = [output._keras_history.operation.name for output in model.outputs]
+    layers = [producer_name(output) for output in model.outputs]
     names = []
     for index, name in enumerate(layers):
         count = layers[:index].count(name)
@@ -155,24 +151,3 @@ def largest_difference(expected, found, tolerance=_TOLERANCE):
                 "report the model's layers."
             )
     return difference
-
-
-@contextlib.contextmanager
-def written_whole(path):
-    """Yields a temporary path beside `path`, renamed to it at the end.
-
-    If the body raises, nothing is left behind.
-    """
-    path = Path(path)
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
-    except OSError as error:
-        raise ValueError(
-            "`path` must be in a folder that exists and can be written to. "
-            f"Received: path={path}"
-        ) from error
-    try:
-        yield folder / path.name
-        os.replace(folder / path.name, path)
-    finally:
-        shutil.rmtree(folder)

@@ -1,20 +1,32 @@
 """The protocol: a compressed layer is a dense table in fewer numbers.
 
-A class here is abstract. A final class, one for each method and side, writes
-the methods that raise `NotImplementedError` and overrides nothing else but
-`__init__` and `get_config`, which chain to `super()`.
+A class is abstract or final. A method writes one abstract class for its table
+and two final ones for its sides:
+
+    class LowRankTable(Compressed): ...                        # abstract
+    class LowRankEmbedding(LowRankTable, CompressedEmbedding)  # final
+    class LowRankSoftmax(LowRankTable, CompressedSoftmax)      # final
+
+The table comes first: its methods are what the side leaves open. A final class
+that leaves anything open is refused when it is made. Methods override nothing
+that is written here, but `__init__` and `get_config`, which chain to `super()`.
 """
 
+import abc
 import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Self
 
 import keras
 import numpy as np
 from keras import constraints, initializers, ops, regularizers
-from keras.src.backend import set_keras_mask
 
-from keras_embcomp.checks import positive_int
+from keras_embcomp._compat import set_mask
+from keras_embcomp._types import Array, ArrayLike, Tensor
+from keras_embcomp.checks import finite_table, positive_int
 from keras_embcomp.layers.from_keras import embedding_parts
-from keras_embcomp.layers.quantization import FactorFormats
+from keras_embcomp.layers.quantization import Quantizable
+from keras_embcomp.numerics.streaming import RowScores
 
 _GETTERS = {
     "initializer": initializers.get,
@@ -23,7 +35,7 @@ _GETTERS = {
 }
 
 
-def weight_bytes(weights) -> int:
+def weight_bytes(weights: Iterable[keras.Variable]) -> int:
     """Returns the bytes of weights as they are stored."""
     return sum(
         math.prod(weight.shape) * np.dtype(weight.dtype).itemsize
@@ -31,14 +43,166 @@ def weight_bytes(weights) -> int:
     )
 
 
-class Compressed(FactorFormats):
-    """Stands for a dense table of shape `(vocabulary, width)`."""
+class Resizing(NamedTuple):
+    """What changes in a layer for another vocabulary.
+
+    Attributes:
+        structure: Arguments of the constructor that change, besides the
+            vocabulary.
+        words_per_row: How many words that follow each other share a row of
+            weights.
+    """
+
+    structure: dict[str, Any] = {}
+    words_per_row: int = 1
+
+
+class Compressed(Quantizable, metaclass=abc.ABCMeta):
+    """Stands for a dense table of shape `(vocabulary, width)`.
+
+    A method's table writes `_check_width`, `_build_table`, `rows`,
+    `_logit_blocks`, `_row_scores`, `to_dense`, `from_dense`, `_fit`,
+    `_resizing` and `_check_weights`.
+    """
+
+    # The argument of the constructor that is the size of the vocabulary.
+    _vocabulary_name: str
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
+        self.bias = None  # of the logits
         self._part_names = ()
 
-    def set_parts(self, **parts):
+    # What a side writes.
+
+    @property
+    @abc.abstractmethod
+    def dense_shape(self) -> tuple[int, int]:
+        """The shape `(vocabulary, width)` of the table it stands for."""
+
+    @property
+    @abc.abstractmethod
+    def _dense_parameters(self) -> int:
+        """How many parameters the dense layer in its place would have."""
+
+    @classmethod
+    @abc.abstractmethod
+    def _for_table(cls, shape: tuple[int, int], arguments: dict) -> Self:
+        """Returns a built layer that is to stand for a table of a shape."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_layer(cls, layer: keras.Layer, **kwargs) -> Self:
+        """Returns a built layer to put in the place of a dense Keras layer."""
+
+    # What a method's table writes.
+
+    @abc.abstractmethod
+    def _check_width(self, name: str, width: int) -> None:
+        """Raises unless the structure fits a width, which errors call `name`.
+
+        It may also choose what the structure leaves open.
+        """
+
+    @abc.abstractmethod
+    def _build_table(self, width: int) -> None:
+        """Creates the weights of the table. Their order is the file format."""
+
+    @abc.abstractmethod
+    def rows(self, ids: Tensor) -> Tensor:
+        """Returns the rows `ids` of the table, without building the table.
+
+        Args:
+            ids: Integer tensor of any shape.
+
+        Returns:
+            Tensor of shape `(*ids.shape, width)`, of the compute dtype.
+        """
+
+    @abc.abstractmethod
+    def _logit_blocks(
+        self, hidden: Tensor
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Returns `hidden @ table.T` in blocks that need not be joined.
+
+        Args:
+            hidden: Tensor of shape `(..., width)`, of the compute dtype.
+
+        Returns:
+            A list of tensors of shape `(..., size)`, and an int32 tensor of
+            shape `(vocabulary,)` with the place of each unit among them, or
+            `None` if they have the order of the units.
+        """
+
+    @abc.abstractmethod
+    def _row_scores(
+        self, hidden: Tensor
+    ) -> tuple[list[RowScores], Tensor | None]:
+        """Describes how to compute the logits one block of units at a time.
+
+        `compressed_crossentropy` does so.
+
+        Args:
+            hidden: Tensor of shape `(tokens, width)`, of the compute dtype.
+
+        Returns:
+            A list of `RowScores`, and the places of the units as in
+            `_logit_blocks`.
+        """
+
+    @abc.abstractmethod
+    def to_dense(self) -> Array:
+        """Returns the table as a float32 NumPy array of `dense_shape`."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_dense(cls, table: ArrayLike, **kwargs) -> Self:
+        """Returns a built layer that approximates `table`."""
+
+    @abc.abstractmethod
+    def _fit(self, table: Array, **how) -> None:
+        """Assigns the weights that are nearest to a table of `dense_shape`."""
+
+    @abc.abstractmethod
+    def _resizing(self, vocabulary: int) -> Resizing:
+        """Returns what changes for another vocabulary, or raises."""
+
+    @abc.abstractmethod
+    def _check_weights(self) -> None:
+        """Raises unless weights that were just loaded make a table."""
+
+    # What both sides of all methods share.
+
+    @property
+    def _vocabulary(self) -> int:
+        return getattr(self, self._vocabulary_name)
+
+    @classmethod
+    def _fitted(cls, table: ArrayLike, arguments: dict, **how) -> Self:
+        """Returns a built layer that is fitted to a table.
+
+        Args:
+            table: Array of shape `(vocabulary, width)`.
+            arguments: Arguments of the constructor beside the table's shape;
+                on the output side `bias` too.
+            **how: Arguments of `_fit`.
+        """
+        table = finite_table("table", table)
+        layer = cls._for_table(table.shape, arguments)
+        layer._fit(table, **how)
+        return layer
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Returns `hidden @ table.T`, of shape `(..., vocabulary)`."""
+        blocks, places = self._logit_blocks(hidden)
+        logits = blocks[0]
+        if len(blocks) > 1:
+            logits = ops.concatenate(blocks, axis=-1)
+        if places is not None:
+            logits = ops.take(logits, places, axis=-1)
+        return logits
+
+    def _set_parts(self, **parts) -> None:
         """Keeps the `<weight>_initializer`, `_regularizer`, `_constraint`s.
 
         Each becomes an attribute and a key of the config.
@@ -47,11 +211,20 @@ class Compressed(FactorFormats):
             setattr(self, name, _GETTERS[name.rsplit("_", 1)[1]](part))
         self._part_names = (*self._part_names, *parts)
 
-    def add_table_weight(self, name, shape, index=None, shared=False):
-        """Adds a weight with the parts that `set_parts` keeps for it.
+    def _add_table_weight(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        index: int | None = None,
+        shared: bool = False,
+    ) -> Any:
+        """Adds a weight with the parts that `_set_parts` keeps for it.
 
-        An `index` is for one of several weights that share their parts;
-        `shared` is that of `add_factor`.
+        Args:
+            name: String.
+            shape: Tuple of integers.
+            index: Number of one of several weights that share their parts.
+            shared: As in `_add_factor`.
         """
         parts = {kind: getattr(self, f"{name}_{kind}") for kind in _GETTERS}
         if index is not None:
@@ -59,70 +232,27 @@ class Compressed(FactorFormats):
             if isinstance(parts["initializer"], initializers.Initializer):
                 # One object draws the same numbers each time.
                 parts["initializer"] = parts["initializer"].clone()
-        return self.add_factor(name, shape, shared, **parts)
+        return self._add_factor(name, shape, shared, **parts)
+
+    def _resized_config(self, vocabulary: int) -> dict[str, Any]:
+        """Returns the config of a like layer with another vocabulary."""
+        return {
+            **self.get_config(),
+            self._vocabulary_name: vocabulary,
+            **self._resizing(vocabulary).structure,
+        }
 
     @property
-    def dense_shape(self):
-        """The shape `(vocabulary, width)` of the table it stands for."""
-        raise NotImplementedError
-
-    @property
-    def dense_parameters(self):
-        """How many parameters the dense layer in its place would have."""
-        raise NotImplementedError
-
-    def rows(self, ids):
-        """Returns the rows `ids` of the table, without building the table."""
-        raise NotImplementedError
-
-    def row_scores(self, hidden):
-        """Returns the logits as functions of the rows of factors.
-
-        `compressed_crossentropy` computes them for a block of units at a time.
-
-        Args:
-            hidden: Tensor of shape `(tokens, width)`, of the compute dtype.
-
-        Returns:
-            A list of `RowScores`, whose units follow each other, and an int32
-            tensor of shape `(vocabulary,)`: where each unit is among them, or
-            `None` if they have the order of the units.
-        """
-        raise NotImplementedError
-
-    def to_dense(self):
-        """Returns the table as a float32 NumPy array of `dense_shape`."""
-        raise NotImplementedError
-
-    @classmethod
-    def from_dense(cls, table, **kwargs):
-        """Returns a built layer that approximates `table`."""
-        raise NotImplementedError
-
-    @classmethod
-    def from_layer(cls, layer, **kwargs):
-        """Returns a built layer to put in the place of a dense Keras layer."""
-        raise NotImplementedError
-
-    def resized_config(self, vocabulary):
-        """Returns the config of a like layer with another vocabulary.
-
-        Weights have a row for each `words_per_row` words, or no rows of words.
-        """
-        raise NotImplementedError
-
-    @property
-    def words_per_row(self):
-        """How many words that follow each other share a row of weights."""
-        return 1
-
-    @property
-    def compression_ratio(self):
+    def compression_ratio(self) -> float:
         """Parameters of the dense layer over parameters of this one.
 
         A parameter is four bytes: codes of one byte count as a quarter.
         """
-        return 4 * self.dense_parameters / weight_bytes(self.weights)
+        return 4 * self._dense_parameters / weight_bytes(self.weights)
+
+    def load_own_variables(self, store):
+        super().load_own_variables(store)
+        self._check_weights()
 
     def get_config(self):
         parts = {
@@ -132,7 +262,22 @@ class Compressed(FactorFormats):
         return {**super().get_config(), **parts}
 
 
-def fixed_vocabulary(layer):
+def check_final(cls: type) -> None:
+    """Raises if a class leaves anything of the protocol open."""
+    missing = sorted(
+        name
+        for name in dir(cls)
+        if getattr(getattr(cls, name, None), "__isabstractmethod__", False)
+    )
+    if missing:
+        raise TypeError(
+            "A compressed layer must write all of the protocol; its table "
+            "comes before its side among the base classes. Received: class "
+            f"{cls.__name__} without {', '.join(missing)}"
+        )
+
+
+def fixed_vocabulary(layer: Compressed) -> ValueError:
     """Returns the error of a layer whose rows depend on its vocabulary."""
     return ValueError(
         f"The rows of a `{type(layer).__name__}` depend on the size of its "
@@ -146,12 +291,17 @@ class CompressedEmbedding(Compressed):
 
     Laws: `layer(ids)` equals `layer.to_dense()[ids]`, and
     `layer(hidden, reverse=True)` equals `hidden @ layer.to_dense().T`.
-
-    A final class writes `build`, `rows`, `logits`, `row_scores`, `to_dense`
-    and `from_dense`, and extends `get_config`.
     """
 
-    def __init__(self, input_dim, output_dim, mask_zero=False, **kwargs):
+    _vocabulary_name = "input_dim"
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        check_final(cls)
+
+    def __init__(
+        self, input_dim: int, output_dim: int, mask_zero: bool = False, **kwargs
+    ):
         super().__init__(**kwargs)
         self.input_dim = positive_int("input_dim", input_dim)
         self.output_dim = positive_int("output_dim", output_dim)
@@ -159,29 +309,27 @@ class CompressedEmbedding(Compressed):
         self.supports_masking = mask_zero
         # Keras would cast float ids too, and bfloat16 has no 257.
         self.autocast = False
-        self.bias = None  # of the logits, as in a `CompressedSoftmax`
-
-    def logits(self, hidden):
-        """Returns `hidden @ table.T`, of shape `(..., input_dim)`."""
-        raise NotImplementedError
 
     @property
-    def dense_shape(self):
+    def dense_shape(self) -> tuple[int, int]:
         return (self.input_dim, self.output_dim)
 
     @property
-    def dense_parameters(self):
+    def _dense_parameters(self):
         return self.input_dim * self.output_dim
 
-    def resized_config(self, vocabulary):
-        return {**self.get_config(), "input_dim": vocabulary}
+    @classmethod
+    def _for_table(cls, shape, arguments):
+        layer = cls(*shape, **arguments)
+        layer.build()
+        return layer
 
     @classmethod
-    def from_layer(cls, layer, **kwargs):
+    def from_layer(cls, layer: keras.Layer, **kwargs) -> Self:
         """Returns a built layer to put in the place of an `Embedding`.
 
         It keeps the layer's name, dtype policy, `trainable` and `mask_zero`;
-        not its regularizer and constraint, which are those of a table, nor a
+        not its regularizer and constraint, which are for a dense table, nor a
         `reverse_dtype`.
 
         Args:
@@ -191,9 +339,12 @@ class CompressedEmbedding(Compressed):
         table, arguments = embedding_parts(layer)
         return cls.from_dense(table, **{**arguments, **kwargs})
 
+    def build(self, input_shape=None):
+        self._build_table(self.output_dim)
+
     def call(self, inputs, reverse=False):
         if reverse:
-            return self.logits(ops.cast(inputs, self.compute_dtype))
+            return self._logits(ops.cast(inputs, self.compute_dtype))
         ids = inputs
         # As `keras.layers.Embedding`: 64-bit ids are not cut to 32 bits.
         if keras.backend.standardize_dtype(ids.dtype) not in (
@@ -203,14 +354,14 @@ class CompressedEmbedding(Compressed):
             ids = ops.cast(ids, "int32")
         rows = self.rows(ids)
         if self.mask_zero:
-            set_keras_mask(rows, ops.not_equal(ids, 0))
+            set_mask(rows, ops.not_equal(ids, 0))
         return rows
 
     def compute_mask(self, inputs, mask=None):
         if keras.backend.is_int_dtype(inputs.dtype):
             return ops.not_equal(inputs, 0) if self.mask_zero else None
-        # Hidden states on their way back: the mask is theirs. Float ids come
-        # here too, but `call` has marked their rows by then.
+        # Hidden states on their way back keep their mask. Float ids come here
+        # too, but `call` has marked their rows by then.
         return mask
 
     def compute_output_shape(self, input_shape, reverse=False):

@@ -1,105 +1,183 @@
-"""What the backend in use is about to do with a call."""
+"""How the backend in use runs a call of a layer."""
 
 import contextlib
 import contextvars
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import keras
+from keras import ops
 
-_exporting = contextvars.ContextVar("exporting", default=False)
-_file_tables = contextvars.ContextVar("file_tables", default=None)
-_variables = contextvars.ContextVar("variables", default=False)
+from keras_embcomp._compat import in_xla_context
+from keras_embcomp._types import Array, Factor, Tensor
+from keras_embcomp.layers.factors import PackedFactor, RoundedFactor
+from keras_embcomp.numerics.execution import Execution
+
+
+class FileTables(Protocol):
+    """What puts tables into a file in a form of its own."""
+
+    def rows(self, table: Factor, ids: Tensor) -> Tensor:
+        """Returns rows of a table, as `Execution.take`."""
+
+    def product(self, hidden: Tensor, table: Factor) -> Tensor:
+        """Returns `hidden @ table.T`, as `Execution.times_rows`."""
+
+
+class LayerExecution(Execution):
+    """Runs a call of a layer, whose factors may be quantized.
+
+    Args:
+        exporting: Whether calls are traced into a file.
+        file_tables: `FileTables`, or `None` if tables are ordinary weights in
+            the file.
+        variables: Whether weights stay variables in the file. No converter
+            computes anything of variables beforehand.
+    """
+
+    def __init__(
+        self,
+        exporting: bool = False,
+        file_tables: FileTables | None = None,
+        variables: bool = False,
+    ):
+        self.exporting = exporting
+        self.file_tables = file_tables
+        self.variables = variables
+
+    @property
+    def in_xla(self) -> bool:  # type: ignore[override]
+        return keras.backend.backend() == "tensorflow" and in_xla_context()
+
+    @property
+    def for_onnx(self) -> bool:  # type: ignore[override]
+        tensorflow = keras.backend.backend() == "tensorflow"
+        return tensorflow and not self.exporting and not self.in_xla
+
+    def gather(self, table: Tensor, ids: Tensor) -> Tensor:
+        if self.exporting:
+            import tensorflow as tf
+
+            return tf.gather(table, ids)
+        return super().gather(table, ids)
+
+    def take(self, factor: Factor, ids: Tensor) -> Tensor:
+        if self.file_tables is not None:
+            return self.file_tables.rows(factor, ids)
+
+        def pick(rows):
+            if self.exporting:
+                return self.gather(rows, ids)
+            return Execution.take(self, rows, ids)
+
+        if not isinstance(factor, RoundedFactor):
+            return pick(factor)
+        rows = factor.decoded(pick)
+        if keras.backend.backend() != "jax":
+            return rows
+        # JAX has no NaN for bytes.
+        size = factor.shape[0]
+        known = ops.logical_and(ids >= -size, ids < size)
+        for _ in factor.shape[1:]:
+            known = ops.expand_dims(known, -1)
+        return ops.where(known, rows, float("nan"))
+
+    def whole(
+        self, factor: Factor, dtype: str, inputs: Tensor | None = None
+    ) -> Tensor:
+        return _of_dtype(factor, lambda x: self.kept_out(x, inputs), dtype)
+
+    def rows_between(
+        self,
+        factor: Factor,
+        start: int,
+        end: int,
+        dtype: str,
+        inputs: Tensor | None = None,
+    ) -> Tensor:
+        def pick(rows):
+            if self.exporting:
+                return self._kept_out(rows, inputs, start, end)
+            if end - start < rows.shape[0]:
+                rows = rows[start:end]
+            return rows
+
+        if isinstance(factor, RoundedFactor):
+            return ops.cast(factor.decoded(pick), dtype)
+        return ops.cast(pick(factor), dtype)
+
+    def times_rows(self, hidden: Tensor, factor: Factor) -> Tensor:
+        if self.file_tables is not None:
+            return self.file_tables.product(hidden, factor)
+        return super().times_rows(hidden, factor)
+
+    def is_packed(self, factor: Factor) -> bool:
+        return isinstance(factor, PackedFactor)
+
+    def kept_out(self, weights: Tensor, inputs: Tensor) -> Tensor:
+        weights = ops.convert_to_tensor(weights)
+        if not self.exporting:
+            return weights
+        return self._kept_out(weights, inputs, 0, weights.shape[0])
+
+    def _kept_out(self, weights, inputs, start, end):
+        import tensorflow as tf
+
+        if not self.variables:
+            return tf.gather(weights, self.range_in_file(inputs, start, end))
+        rows = tf.convert_to_tensor(weights)
+        return rows if end - start == weights.shape[0] else rows[start:end]
+
+    def range_in_file(self, inputs: Tensor, start: int, end: int) -> Tensor:
+        if not self.exporting:
+            return super().range_in_file(inputs, start, end)
+        import tensorflow as tf
+
+        first = tf.cast(tf.reshape(inputs, (-1,))[0], "float32")
+        zero = tf.cast(first > float("inf"), "int32")
+        numbers = tf.range(start + zero, end + zero)
+        return tf.reshape(numbers, (end - start,))
+
+
+def _of_dtype(
+    factor: Factor, pick: Callable[[Tensor], Tensor], dtype: str
+) -> Tensor:
+    if isinstance(factor, RoundedFactor):
+        factor = factor.decoded(pick)
+    return ops.cast(factor, dtype)
+
+
+_IN_MEMORY = LayerExecution()
+_current: contextvars.ContextVar[LayerExecution] = contextvars.ContextVar(
+    "execution", default=_IN_MEMORY
+)
+
+
+def current_execution() -> LayerExecution:
+    """Returns how the call that is being made runs."""
+    return _current.get()
 
 
 @contextlib.contextmanager
-def for_export(file_tables=None, variables=False):
+def for_export(
+    file_tables: FileTables | None = None, variables: bool = False
+) -> Iterator[None]:
     """Within it, calls are traced into a file that is to be small.
 
     Lookups are plain gathers, which refuse negative ids, and nothing is
     computed of weights alone that a converter would store as a constant.
 
     Args:
-        file_tables: What puts tables into the file in a form of its own, with
-            methods `rows(table, ids)` and `product(hidden, table)`; `None` if
-            they are ordinary weights there.
-        variables: Whether weights stay variables there, of which no converter
-            computes anything beforehand.
+        file_tables, variables: As for `LayerExecution`.
     """
-    changed = {
-        _exporting: True,
-        _file_tables: file_tables,
-        _variables: variables,
-    }
-    tokens = [(name, name.set(value)) for name, value in changed.items()]
+    token = _current.set(LayerExecution(True, file_tables, variables))
     try:
         yield
     finally:
-        for name, token in tokens:
-            name.reset(token)
+        _current.reset(token)
 
 
-def exporting() -> bool:
-    """Returns whether a call is being traced into a file."""
-    return _exporting.get()
-
-
-def tables_in_file():
-    """Returns the `file_tables` of the file that a call is traced into."""
-    return _file_tables.get()
-
-
-def compiled_by_tensorflow() -> bool:
-    """Returns whether TensorFlow traces a call for XLA."""
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-    from tensorflow.python.ops import control_flow_util
-
-    return (
-        not tf.executing_eagerly()
-        and control_flow_util.GraphOrParentsInXlaContext(
-            tf.compat.v1.get_default_graph()
-        )
-    )
-
-
-def unfolded_range(tensor, start, end):
-    """Returns `tf.range(start, end)` that no converter knows to be constant.
-
-    What is computed of it is computed in the file, not stored there.
-
-    Args:
-        tensor: What the file is given when it runs.
-        start: Integer. The first number.
-        end: Integer. The number after the last.
-    """
-    import tensorflow as tf
-
-    first = tf.cast(tf.reshape(tensor, (-1,))[0], "float32")
-    zero = tf.cast(first > float("inf"), "int32")
-    return tf.reshape(tf.range(start + zero, end + zero), (end - start,))
-
-
-def unfolded_rows(table, tensor, start=0, end=None):
-    """Returns a range of rows that no converter knows to be constant.
-
-    A converter would store what can be computed of them, a cast for one.
-
-    Args:
-        table: Tensor of weights.
-        tensor: What the file is given when it runs.
-        start: Integer. The first row.
-        end: Integer. The row after the last; `None` takes all of them.
-    """
-    import tensorflow as tf
-
-    end = table.shape[0] if end is None else end
-    if _variables.get():
-        rows = tf.convert_to_tensor(table)
-        return rows if end - start == table.shape[0] else rows[start:end]
-    return tf.gather(table, unfolded_range(tensor, start, end))
-
-
-def known_values(tensor):
+def known_values(tensor: Any) -> Array | None:
     """Returns a tensor as an array; `None` where a call is being compiled."""
     backend = keras.backend.backend()
     if isinstance(tensor, keras.KerasTensor):
@@ -114,4 +192,4 @@ def known_values(tensor):
 
         if tf.is_tensor(tensor) and not hasattr(tensor, "numpy"):
             return None
-    return keras.ops.convert_to_numpy(tensor)
+    return ops.convert_to_numpy(tensor)

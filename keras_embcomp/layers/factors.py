@@ -1,15 +1,11 @@
-"""Factors that are not float variables but stand for float tensors."""
+"""Quantized factors: integers and scales that act as a float matrix."""
 
 import math
 
 import numpy as np
 from keras import ops
 
-from keras_embcomp.layers.execution import (
-    exporting,
-    tables_in_file,
-    unfolded_rows,
-)
+from keras_embcomp._types import Array, Factor
 from keras_embcomp.numerics.quantized import (
     fitted_scales,
     packed,
@@ -19,7 +15,7 @@ from keras_embcomp.numerics.quantized import (
 )
 
 
-class RoundedTable:
+class RoundedFactor:
     """A factor whose entries are integers times scales.
 
     It is abstract; what its `values` are is up to the final class.
@@ -99,7 +95,7 @@ class RoundedTable:
         raise NotImplementedError
 
 
-class PackedTable(RoundedTable):
+class PackedFactor(RoundedFactor):
     """A factor in bytes; its `values` hold one or two integers each."""
 
     def _decoded(self, values, scales):
@@ -120,7 +116,7 @@ class PackedTable(RoundedTable):
         self.values.assign(packed(integers, self.form))
 
 
-class FakePackedTable(RoundedTable):
+class FakePackedFactor(RoundedFactor):
     """A factor in floats that is used as if it were packed.
 
     Gradients pass the rounding as if it were not there.
@@ -138,39 +134,8 @@ class FakePackedTable(RoundedTable):
         self.values.assign(rows.reshape(self.shape))
 
 
-def whole(table, dtype, inputs=None):
-    """Returns a factor as a tensor of a dtype.
-
-    Args:
-        table: Tensor, variable or `RoundedTable`.
-        dtype: A float dtype.
-        inputs: What a file is given when it runs: it unpacks the factor then.
-    """
-    if isinstance(table, RoundedTable):
-
-        def pick(rows):
-            rows = ops.convert_to_tensor(rows)
-            return unfolded_rows(rows, inputs) if exporting() else rows
-
-        table = table.decoded(pick)
-    return ops.cast(table, dtype)
-
-
-def times_rows(hidden, table):
-    """Returns `hidden @ table.T` for a factor of shape `(rows, columns)`."""
-    if tables_in_file() is not None:
-        return tables_in_file().product(hidden, table)
-    rows = whole(table, hidden.dtype, hidden)
-    return ops.matmul(hidden, ops.transpose(rows))
-
-
-def rows_of(table, pick, dtype):
-    """Returns the rows of a factor that a function takes, of a dtype."""
-    if isinstance(table, RoundedTable):
-        return ops.cast(table.decoded(pick), dtype)
-    return ops.cast(pick(table), dtype)
-
-
-def in_numpy(table):
+def in_numpy(factor: Factor) -> Array:
     """Returns a factor as a float32 array."""
-    return ops.convert_to_numpy(whole(table, "float32"))
+    if isinstance(factor, RoundedFactor):
+        factor = factor.decoded(ops.convert_to_tensor)
+    return ops.convert_to_numpy(ops.cast(factor, "float32"))

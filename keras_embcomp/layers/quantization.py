@@ -1,31 +1,35 @@
-"""Number formats: factors of floats, of 8 or 4 bits, or trained as if so."""
+"""Quantization: factors in floats, in 8 or 4 bits, or trained as if so."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
-from keras.src.quantizers.quantization_config import (
-    get_block_size_for_layer,
-    validate_and_resolve_config,
-)
 
+from keras_embcomp._compat import (
+    check_can_quantize,
+    int4_block_size,
+    mark_quantized,
+    quantization_config,
+    rebuilt,
+)
 from keras_embcomp.checks import finite_table
-from keras_embcomp.numerics.quantized import Format
 from keras_embcomp.layers.factors import (
-    FakePackedTable,
-    PackedTable,
-    RoundedTable,
+    FakePackedFactor,
+    PackedFactor,
+    RoundedFactor,
     in_numpy,
 )
+from keras_embcomp.numerics.quantized import Format
 
 _BITS = {"int8": 8, "int4": 4}
 _BLOCK = 128  # as Keras' default for 4 bits
 
 
-class FactorFormats(keras.layers.Layer):
+class Quantizable(keras.layers.Layer):
     """A layer whose matrices, its factors, may be stored in 8 or 4 bits.
 
-    Factors are created with `add_factor`; `quantize` and `fake_quantize`
+    Factors are created with `_add_factor`; `quantize` and `fake_quantize`
     create all weights again, in the order of `build`, so that a layer that was
     quantized and one that is built from its config have the same weights.
 
@@ -44,7 +48,9 @@ class FactorFormats(keras.layers.Layer):
         if fake_quantization is not None:
             _format_named(fake_quantization)
 
-    def add_factor(self, name, shape, shared=False, **kwargs):
+    def _add_factor(
+        self, name: str, shape: tuple[int, ...], shared: bool = False, **kwargs
+    ) -> Any:
         """Adds a weight of floats, or what stands for it in fewer bits.
 
         Args:
@@ -74,20 +80,19 @@ class FactorFormats(keras.layers.Layer):
                 return None, False
             return _format_named(self.fake_quantization), True
         _check_mode(mode)
-        self._is_quantized = True  # for Keras
-        block = get_block_size_for_layer(self, None)
-        return _format(mode, block), False
+        mark_quantized(self)
+        return _format(mode, int4_block_size(self)), False
 
     def _add_rounded(self, name, shape, form, fake, kwargs):
         rows, columns = shape[0], math.prod(shape[1:])
         state = {"trainable": False, "autocast": False}
         if fake:
-            cls, steps = FakePackedTable, keras.initializers.Constant(64)
+            cls, steps = FakePackedFactor, keras.initializers.Constant(64)
             values = self.add_weight(
                 name=name, shape=shape, autocast=False, **kwargs
             )
         else:
-            cls, steps = PackedTable, "zeros"
+            cls, steps = PackedFactor, "zeros"
             values = self.add_weight(
                 name=name,
                 shape=(rows, form.packed_width(columns)),
@@ -116,7 +121,9 @@ class FactorFormats(keras.layers.Layer):
             table.assign(values)
         return table
 
-    def quantize(self, mode, type_check=True, config=None):
+    def quantize(
+        self, mode: str, type_check: bool = True, config: Any = None
+    ) -> None:
         """Stores the factors in 8 or 4 bits; they no longer train.
 
         A layer that was trained with `fake_quantize` of the same mode keeps
@@ -139,12 +146,12 @@ class FactorFormats(keras.layers.Layer):
         name = _name(mode, config)
         values = self._values(keep=self.fake_quantization == name)
         self.fake_quantization = None
-        self._is_quantized = True  # for the setter, which would call this
+        mark_quantized(self)  # the setter would call this method again
         if self.quantization_mode is None:
             self.dtype_policy = f"{name}_from_{self.dtype_policy.name}"
         self._rebuild(*values)
 
-    def fake_quantize(self, mode, config=None):
+    def fake_quantize(self, mode: str, config: Any = None) -> None:
         """Makes the layer compute as if quantized, and train its floats.
 
         Gradients pass the rounding as if it were not there. The scales are
@@ -161,14 +168,14 @@ class FactorFormats(keras.layers.Layer):
                 no factors of floats.
         """
         _check_mode(mode)
-        config = validate_and_resolve_config(mode, config)
-        self._check_quantize_args(mode, self.compute_dtype)
+        config = quantization_config(mode, config)
+        check_can_quantize(self, mode)
         self._check_factors(mode, config)
         values = self._values(keep=False)
         self.fake_quantization = _name(mode, config)
         self._rebuild(*values)
 
-    def keep_rounding(self):
+    def _keep_rounding(self) -> None:
         """Stores factors as `fake_quantize` rounds them, in floats."""
         factors = {name: in_numpy(f) for name, f in self._factors.items()}
         others = [ops.convert_to_numpy(weight) for weight in self._others()]
@@ -198,7 +205,7 @@ class FactorFormats(keras.layers.Layer):
         }
         factors = {
             name: ops.convert_to_numpy(factor.values)
-            if isinstance(factor, RoundedTable)
+            if isinstance(factor, RoundedFactor)
             else in_numpy(factor)
             for name, factor in self._factors.items()
         }
@@ -215,14 +222,11 @@ class FactorFormats(keras.layers.Layer):
         return [weight for weight in self.weights if id(weight) not in owned]
 
     def _rebuild(self, factors, scales, others):
-        for weight in self.weights:
-            self._untrack_variable(weight)
-        self._tracker.unlock()
         self._factors = {}
         shapes = self.get_build_config()
-        # Not `self.build`, with which Keras would change the layer's path.
-        type(self).build(self, **shapes.get("shapes_dict", shapes))
-        self._tracker.lock()
+        with rebuilt(self):
+            # Not `self.build`, with which Keras would change the layer's path.
+            type(self).build(self, **shapes.get("shapes_dict", shapes))
         self.trainable = self.trainable
         for name, factor in self._factors.items():
             if name in scales:
@@ -231,7 +235,7 @@ class FactorFormats(keras.layers.Layer):
                 factor.assign(factors[name])
         self._assign_others(others)
 
-    def copy_others(self, layer):
+    def _copy_others(self, layer: "Quantizable") -> None:
         """Assigns the weights of a like layer that belong to no factor."""
         self._assign_others(layer._others())
 

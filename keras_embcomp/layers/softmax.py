@@ -1,10 +1,13 @@
 """The protocol of the output side."""
 
+from typing import Any, Self
+
 import keras
 from keras import activations, ops
 
+from keras_embcomp._types import ArrayLike, Tensor
 from keras_embcomp.checks import at_most, positive_int
-from keras_embcomp.layers.base import Compressed
+from keras_embcomp.layers.base import Compressed, check_final
 from keras_embcomp.layers.from_keras import dense_parts
 from keras_embcomp.numerics.score_blocks import (
     inverse,
@@ -21,26 +24,37 @@ class CompressedSoftmax(Compressed):
     `hidden @ layer.to_dense().T + layer.bias`; with the softmax, each row of
     the result sums to 1.
 
-    A final class writes `build_table`, `rows`, `logits`, `row_scores`,
-    `to_dense` and `from_dense`, and extends `get_config`. One whose logits come
-    in parts also writes `logit_blocks`.
+    Args:
+        units: Integer. Size of the vocabulary.
+        activation: Activation function. `None` gives logits.
+        use_bias: Boolean. Whether each unit has a bias.
+        bias_initializer: Initializer of the bias.
+        bias_regularizer: Regularizer of the bias.
+        bias_constraint: Constraint of the bias.
+        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
     """
+
+    _vocabulary_name = "units"
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        check_final(cls)
 
     def __init__(
         self,
-        units,
-        activation="softmax",
-        use_bias=True,
-        bias_initializer="zeros",
-        bias_regularizer=None,
-        bias_constraint=None,
+        units: int,
+        activation: Any = "softmax",
+        use_bias: bool = True,
+        bias_initializer: Any = "zeros",
+        bias_regularizer: Any = None,
+        bias_constraint: Any = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.units = positive_int("units", units)
         self.activation = activations.get(activation)
         self.use_bias = use_bias
-        self.set_parts(
+        self._set_parts(
             bias_initializer=bias_initializer,
             bias_regularizer=bias_regularizer,
             bias_constraint=bias_constraint,
@@ -48,24 +62,7 @@ class CompressedSoftmax(Compressed):
         self.supports_masking = True
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
 
-    def build_table(self, width):
-        """Creates the weights of the table, of shape `(units, width)`."""
-        raise NotImplementedError
-
-    def logits(self, hidden):
-        """Returns `hidden @ table.T`, of shape `(..., units)`, no bias."""
-        raise NotImplementedError
-
-    def logit_blocks(self, hidden):
-        """Returns the logits in parts that need not be put together.
-
-        They are a list of tensors of shape `(..., size)`, and an int32 tensor
-        of shape `(units,)`: where each unit is when they follow each other, or
-        `None` if they have the order of the units.
-        """
-        return [self.logits(hidden)], None
-
-    def top_k(self, hidden, k):
+    def top_k(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Returns the `k` best units, exactly, without sorting all scores.
 
         Args:
@@ -74,9 +71,8 @@ class CompressedSoftmax(Compressed):
 
         Returns:
             As `keras.ops.top_k` of the scores, which are logits with the bias:
-            the scores, falling, and the units, both of shape `(..., k)`. Of
-            equal scores the first comes first, in groups that are `permuted`
-            that of the earlier group.
+            the scores, falling, and the units, both of shape `(..., k)`. Ties
+            go to the lower id (with `permuted`, to the earlier group).
         """
         at_most("k", positive_int("k", k), "units", self.units)
         blocks, places = self._score_blocks(hidden)
@@ -85,7 +81,7 @@ class CompressedSoftmax(Compressed):
             found = ops.take(inverse(places), found, axis=0)
         return scores, found
 
-    def log_prob(self, hidden, ids):
+    def log_prob(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """Returns the log-probabilities of given units under the softmax.
 
         The logits are never one tensor if they come in parts, and nothing but
@@ -125,7 +121,7 @@ class CompressedSoftmax(Compressed):
                 f"width={width}"
             )
         hidden = ops.cast(hidden, self.compute_dtype)
-        blocks, places = self.logit_blocks(hidden)
+        blocks, places = self._logit_blocks(hidden)
         if not self.use_bias:
             return blocks, places
         bias = ops.cast(self.bias, hidden.dtype)
@@ -134,7 +130,7 @@ class CompressedSoftmax(Compressed):
         return with_bias(blocks, bias), places
 
     @property
-    def dense_shape(self):
+    def dense_shape(self) -> tuple[int, int]:
         if not self.built:
             raise ValueError(
                 "The layer must be built before its width is known. "
@@ -143,18 +139,26 @@ class CompressedSoftmax(Compressed):
         return (self.units, self.input_spec.axes[-1])
 
     @property
-    def dense_parameters(self):
+    def _dense_parameters(self):
         return self.units * (self.dense_shape[1] + bool(self.use_bias))
 
-    def resized_config(self, vocabulary):
-        return {**self.get_config(), "units": vocabulary}
+    @classmethod
+    def _for_table(cls, shape, arguments):
+        arguments = dict(arguments)
+        bias = arguments.pop("bias", None)
+        units, width = shape
+        layer = cls(units, **arguments)
+        layer.build((None, width))
+        layer._set_bias(bias)
+        return layer
 
     @classmethod
-    def from_layer(cls, layer, **kwargs):
+    def from_layer(cls, layer: keras.Layer, **kwargs) -> Self:
         """Returns a built layer to put in the place of a `Dense`.
 
         It keeps the layer's name, dtype policy, `trainable`, activation, and
-        bias with its regularizer and constraint; not those of the kernel.
+        bias with its regularizer and constraint. The kernel's are dropped: they
+        are for a dense table.
 
         Args:
             layer: A built `Dense`.
@@ -170,13 +174,14 @@ class CompressedSoftmax(Compressed):
                 "The last dimension of the inputs must be defined. "
                 f"Received: input_shape={input_shape}"
             )
-        self.build_table(width)
+        self._check_width("width", width)
+        self._build_table(width)
         self.bias = None
         if self.use_bias:
-            self.bias = self.add_table_weight("bias", (self.units,))
+            self.bias = self._add_table_weight("bias", (self.units,))
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: width})
 
-    def set_bias(self, bias):
+    def _set_bias(self, bias: ArrayLike | None) -> None:
         """Assigns a bias of shape `(units,)`; `None` leaves it as it is."""
         if bias is None:
             return
@@ -189,7 +194,7 @@ class CompressedSoftmax(Compressed):
         self.bias.assign(bias)
 
     def call(self, inputs):
-        outputs = self.logits(ops.cast(inputs, self.compute_dtype))
+        outputs = self._logits(ops.cast(inputs, self.compute_dtype))
         if self.use_bias:
             outputs = ops.add(outputs, ops.cast(self.bias, outputs.dtype))
         return self.activation(outputs)

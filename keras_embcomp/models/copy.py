@@ -1,59 +1,24 @@
-"""Finds the vocabulary tables of a model, and copies it with others."""
+"""Copies a model, with other layers in the place of some."""
 
 import tempfile
 import warnings
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
 
 import keras
 
-from keras_embcomp.layers.base import Compressed, CompressedEmbedding
+from keras_embcomp._compat import every_layer
+from keras_embcomp.models.find import (
+    check_functional,
+    inside_wrapper,
+    is_functional,
+)
 
 _LOAD = keras.Layer.load_own_variables
 
 
-class Place(NamedTuple):
-    """A layer and where it is: the names of the models around it, and its."""
-
-    path: str
-    layer: keras.Layer
-
-
-def places(model) -> list[Place]:
-    """Returns the layers of a model and of the models in it, each once.
-
-    Raises:
-        ValueError: if `model` is neither Functional nor Sequential, or not
-            built.
-    """
-    _check_model(model)
-    found = {}
-    _collect(model, "", found)
-    return list(found.values())
-
-
-def _collect(model, prefix, found):
-    for layer in model.layers:
-        place = Place(prefix + layer.name, _inside(layer))
-        if id(place.layer) in found:
-            continue
-        if _is_model(layer):
-            _collect(layer, f"{place.path}/", found)
-        else:
-            found[id(place.layer)] = place
-
-
-def _inside(layer):
-    """Returns the layer that a `TimeDistributed` applies, or the layer."""
-    if type(layer) is not keras.layers.TimeDistributed or _is_model(
-        layer.layer
-    ):
-        return layer
-    return _inside(layer.layer)
-
-
 def _around(wrapper, layer):
     """Returns a layer in wrappers like those of another."""
-    if _inside(wrapper) is wrapper:
+    if inside_wrapper(wrapper) is wrapper:
         return layer
     config = {**wrapper.get_config(), "dtype": wrapper.dtype_policy}
     del config["layer"]
@@ -61,26 +26,9 @@ def _around(wrapper, layer):
     return keras.layers.TimeDistributed(inner, **config)
 
 
-def compressed_places(model) -> list[Place]:
-    """Returns the compressed layers of a model."""
-    return [p for p in places(model) if isinstance(p.layer, Compressed)]
-
-
-def is_embedding(layer) -> bool:
-    """Returns whether a layer is an `Embedding`, of Keras or compressed."""
-    return isinstance(layer, (keras.layers.Embedding, CompressedEmbedding))
-
-
-def is_tied(layer) -> bool:
-    """Returns whether an embedding is called with `reverse=True` somewhere."""
-    return any(
-        node.arguments.kwargs.get("reverse", False)
-        or True in node.arguments.args[1:]
-        for node in layer._inbound_nodes
-    )
-
-
-def replaced(model, layers):
+def replaced(
+    model: keras.Model, layers: Mapping[int, keras.Layer]
+) -> keras.Model:
     """Returns a copy of a model with other layers in the place of some.
 
     The copy has the names of the inputs, the weights of all other layers, and
@@ -90,11 +38,11 @@ def replaced(model, layers):
         model: Functional or Sequential model.
         layers: Dictionary from the `id` of a layer to the layer in its place.
     """
-    _check_model(model)
+    check_functional(model)
     made, copies = dict(layers), []
 
     def copied(layer):
-        inner = _inside(layer)
+        inner = inside_wrapper(layer)
         if id(inner) not in made:
             made[id(inner)] = _like(inner)
             copies.append((inner, made[id(inner)]))
@@ -118,13 +66,13 @@ def replaced(model, layers):
     return copy
 
 
-def check_copyable(model, besides=()):
+def check_copyable(model: keras.Model, besides: Collection[int] = ()) -> None:
     """Raises unless all layers, but those of some ids, can be copied."""
-    _check_model(model)
+    check_functional(model)
     for layer in model.layers:
-        if _is_model(layer):
+        if is_functional(layer):
             check_copyable(layer, besides)
-        elif id(_inside(layer)) not in besides:
+        elif id(inside_wrapper(layer)) not in besides:
             _like(layer)
 
 
@@ -144,7 +92,7 @@ def _copy_state(old, new):
     """Copies weights, what follows from them, and vocabularies."""
     if old.weights:
         new.set_weights(old.get_weights())
-    pairs = zip(old._flatten_layers(), new._flatten_layers(), strict=True)
+    pairs = zip(every_layer(old), every_layer(new), strict=True)
     for before, after in pairs:
         if type(before).load_own_variables is not _LOAD and before.built:
             store = {}
@@ -171,25 +119,6 @@ def _models(model):
     """Returns a model and the models in it, in order."""
     found = [model]
     for layer in model.layers:
-        if _is_model(layer):
+        if is_functional(layer):
             found.extend(_models(layer))
     return found
-
-
-def _is_model(layer):
-    return isinstance(layer, (keras.Sequential, keras.src.models.Functional))
-
-
-def _check_model(model):
-    if not _is_model(model):
-        raise ValueError(
-            "`model` must be Functional or Sequential. In a model of another "
-            "class, put `from_layer(layer, ...)` in the place of a layer "
-            f"yourself. Received: model={model!r}"
-        )
-    if not model.built:
-        raise ValueError(
-            "`model` must be built, so that it has weights: call it on data "
-            f"or give it a `keras.Input`. Received: model '{model.name}', not "
-            "built"
-        )

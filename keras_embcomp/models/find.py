@@ -1,13 +1,14 @@
-"""The dense vocabulary tables of a model, and counts of their rows."""
+"""Finds the vocabulary tables of a model, and the counts of their rows."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+from keras_embcomp._compat import Functional, call_arguments
+from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import finite_table, frequency_weights
-from keras_embcomp.models.copy import is_embedding, places
-from keras_embcomp.layers.base import Compressed
+from keras_embcomp.layers.base import Compressed, CompressedEmbedding
 from keras_embcomp.layers.from_keras import dense_parts, embedding_parts
 
 LEAST_UNITS = 1_000
@@ -17,20 +18,106 @@ _EMBEDDING_CALLS = (
 )
 
 
+class Place(NamedTuple):
+    """A layer and where it is: the names of the models around it, and its."""
+
+    path: str
+    layer: keras.Layer
+
+
+def places(model: keras.Model) -> list[Place]:
+    """Returns the layers of a model and of the models in it, each once.
+
+    Raises:
+        ValueError: if `model` is neither Functional nor Sequential, or not
+            built.
+    """
+    check_functional(model)
+    found = {}
+    _collect(model, "", found)
+    return list(found.values())
+
+
+def _collect(model, prefix, found):
+    for layer in model.layers:
+        place = Place(prefix + layer.name, inside_wrapper(layer))
+        if id(place.layer) in found:
+            continue
+        if is_functional(layer):
+            _collect(layer, f"{place.path}/", found)
+        else:
+            found[id(place.layer)] = place
+
+
+def inside_wrapper(layer: keras.Layer) -> keras.Layer:
+    """Returns the layer that a `TimeDistributed` applies, or the layer."""
+    if type(layer) is not keras.layers.TimeDistributed or is_functional(
+        layer.layer
+    ):
+        return layer
+    return inside_wrapper(layer.layer)
+
+
+def is_functional(layer: keras.Layer) -> bool:
+    """Returns whether a layer is a Functional or Sequential model."""
+    return isinstance(layer, (keras.Sequential, Functional))
+
+
+def check_functional(model: keras.Model) -> None:
+    """Raises unless a model is Functional or Sequential, and built."""
+    if not is_functional(model):
+        raise ValueError(
+            "`model` must be Functional or Sequential. In a model of another "
+            "class, put `from_layer(layer, ...)` in the place of a layer "
+            f"yourself. Received: model={model!r}"
+        )
+    if not model.built:
+        raise ValueError(
+            "`model` must be built, so that it has weights: call it on data "
+            f"or give it a `keras.Input`. Received: model '{model.name}', not "
+            "built"
+        )
+
+
+def compressed_places(model: keras.Model) -> list[Place]:
+    """Returns the compressed layers of a model."""
+    return [p for p in places(model) if isinstance(p.layer, Compressed)]
+
+
+def is_embedding(layer: keras.Layer) -> bool:
+    """Returns whether a layer is an `Embedding`, of Keras or compressed."""
+    return isinstance(layer, (keras.layers.Embedding, CompressedEmbedding))
+
+
+def is_tied(layer: keras.Layer) -> bool:
+    """Returns whether an embedding is called with `reverse=True` somewhere."""
+    return any(
+        kwargs.get("reverse", False) or True in args[1:]
+        for args, kwargs in call_arguments(layer)
+    )
+
+
 class Table(NamedTuple):
-    """A dense table, the layer it is of, and counts of its rows or `None`."""
+    """A dense table of a model.
+
+    Attributes:
+        path: Path of its layer in the model.
+        layer: The layer, or `None` for a table without a model.
+        values: float32 array of shape `(vocabulary, width)`.
+        counts: Counts of its rows, or `None`.
+    """
 
     path: str
     layer: keras.Layer | None
-    values: np.ndarray
-    counts: np.ndarray | None
+    values: Array
+    counts: ArrayLike | None
 
     @property
-    def bytes(self):
+    def bytes(self) -> int:
         return 4 * self.values.size
 
 
-def tables_of(model, frequencies=None):
+def tables_of(model: keras.Model, frequencies: Any = None) -> list[Table]:
     """Returns the dense vocabulary tables of a model."""
     chosen = dense_places(model)
     if not chosen:
@@ -57,7 +144,7 @@ def tables_of(model, frequencies=None):
     return [t._replace(counts=counts.get(t.path)) for t in tables]
 
 
-def dense_places(model):
+def dense_places(model: keras.Model) -> list[Place]:
     """Returns the layers of a model that have a dense vocabulary table."""
     return [place for place in places(model) if _is_table(place.layer)]
 
@@ -74,7 +161,7 @@ def _is_table(layer):
     return layer.units >= max(LEAST_UNITS, layer.kernel.shape[0] + 1)
 
 
-def counts_of(frequencies, sizes):
+def counts_of(frequencies: Any, sizes: dict[str, int]) -> dict[str, Any]:
     """Returns the counts of tables by path.
 
     Args:

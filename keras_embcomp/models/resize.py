@@ -3,11 +3,14 @@
 import numpy as np
 from keras import ops
 
+from keras_embcomp._types import ArrayLike
 from keras_embcomp.checks import positive_int
 from keras_embcomp.layers.base import Compressed
 
 
-def resize_vocabulary(layer, new_size, like=None):
+def resize_vocabulary(
+    layer: Compressed, new_size: int, like: ArrayLike | None = None
+) -> Compressed:
     """Returns a layer like a trained one with more or fewer words.
 
     Words that stay keep their ids and their rows, to the bit; the last ids are
@@ -49,9 +52,10 @@ def resize_vocabulary(layer, new_size, like=None):
     vocabulary, width = layer.dense_shape
     sources = np.arange(new_size)
     sources[vocabulary:] = _known(layer, like, new_size - vocabulary)
-    new = layer.__class__.from_config(layer.resized_config(new_size))
+    new = layer.__class__.from_config(layer._resized_config(new_size))
     new.build((None, width))
-    _copy_rows(layer, new, sources)
+    words_per_row = layer._resizing(new_size).words_per_row
+    _copy_rows(layer, new, sources, words_per_row)
     return new
 
 
@@ -77,7 +81,7 @@ def _known(layer, like, count):
     return ids
 
 
-def _copy_rows(old, new, sources):
+def _copy_rows(old, new, sources, words_per_row):
     """Copies weights; those of other sizes take their rows by source."""
     same_layout = len(old.weights) == len(new.weights)
     for before, after in zip(old.weights, new.weights, strict=False):
@@ -85,7 +89,7 @@ def _copy_rows(old, new, sources):
         values = ops.convert_to_numpy(before)
         if same_layout and before.shape != after.shape:
             one = before.shape[0] == old.dense_shape[0]
-            words = 1 if one else old.words_per_row
+            words = 1 if one else words_per_row
             rows = sources[::words] // words
             same_layout = len(rows) == after.shape[0] and rows.max() < len(
                 values

@@ -5,17 +5,18 @@ al. 2020, Eq. 3, with the biases of its section on cost), or, beyond the paper,
 for `act(u K + b1) P + u S + b2`.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_embcomp.layers.execution import exporting, unfolded_rows
+from keras_embcomp._types import Array, Factor, Tensor
+from keras_embcomp.numerics.execution import Execution
 from keras_embcomp.numerics.lookup import likely_count
 from keras_embcomp.numerics.low_rank import truncated_svd
 from keras_embcomp.numerics.streaming import RowScores
-from keras_embcomp.layers.factors import rows_of, times_rows, whole
 
 _BLOCK_NUMBERS = 2**22
 _MOST_BLOCKS = 16  # XLA compiles many slowly
@@ -40,42 +41,50 @@ class Decoder(NamedTuple):
     kernel: Any = None
     shortcut: Any = None
 
-    def cast(self, dtype, inputs=None):
+    def cast(
+        self, execution: Execution, dtype: str, inputs: Tensor | None = None
+    ) -> "Decoder":
         """Returns the decoder with tensors of a dtype, as `whole`."""
         activation, *tensors = self
         return Decoder(
             activation,
-            *(t if t is None else whole(t, dtype, inputs) for t in tensors),
+            *(
+                None if t is None else execution.whole(t, dtype, inputs)
+                for t in tensors
+            ),
         )
 
-    def features(self, narrow):
+    def features(self, execution: Execution, narrow: Tensor) -> Tensor:
         """Returns `act(u K + b1)` or `act(u + b1)`."""
         if self.kernel is not None:
-            narrow = _hidden_product(narrow, self.kernel)
+            narrow = _hidden_product(execution, narrow, self.kernel)
         return self.activation(ops.add(narrow, self.bias))
 
-    def decode(self, narrow):
+    def decode(self, execution: Execution, narrow: Tensor) -> Tensor:
         """Returns rows of the table for narrow rows."""
-        rows = ops.matmul(self.features(narrow), self.projection)
+        features = self.features(execution, narrow)
+        rows = ops.matmul(features, self.projection)
         if self.shortcut is not None:
             rows = rows + ops.matmul(narrow, self.shortcut)
         return ops.add(rows, self.projection_bias)
 
 
-def _hidden_product(narrow, kernel):
+def _hidden_product(execution, narrow, kernel):
     """Returns `narrow @ kernel`, to be followed by an activation.
 
     The converter to LiteRT drops a ReLU after a product of two computed
     matrices: files get one of stacks of matrices.
     """
-    if not exporting():
+    if not execution.exporting:
         return ops.matmul(narrow, kernel)
     stack = ops.reshape(narrow, (1, -1, kernel.shape[0]))
     product = ops.matmul(stack, ops.expand_dims(kernel, 0))
     return ops.reshape(product, (*ops.shape(narrow)[:-1], kernel.shape[1]))
 
 
-def decoded_logits(hidden, embeddings, decoder):
+def decoded_logits(
+    execution: Execution, hidden: Tensor, embeddings: Factor, decoder: Decoder
+) -> list[Tensor]:
     """Returns the logits in parts, tensors of shape `(..., rows of the part)`.
 
     They follow each other. With a kernel, features are wider than what is
@@ -85,25 +94,31 @@ def decoded_logits(hidden, embeddings, decoder):
     """
     if decoder.kernel is None:
         if decoder.activation is keras.activations.linear:
-            return [_affine_logits(hidden, embeddings, decoder)]
-        narrow = _narrow_rows(embeddings, 0, embeddings.shape[0], hidden)
-        return [_projected(hidden, narrow, decoder)]
+            return [_affine_logits(execution, hidden, embeddings, decoder)]
+        narrow = execution.rows_between(
+            embeddings, 0, embeddings.shape[0], hidden.dtype, hidden
+        )
+        return [_projected(execution, hidden, narrow, decoder)]
     features = decoder.projection.shape[0]
     product = _product(hidden, decoder)
     activation, *tensors = decoder
 
     def part(hidden, narrow, *tensors):
-        return product(hidden, narrow, Decoder(activation, *tensors))
+        return product(execution, hidden, narrow, Decoder(activation, *tensors))
 
-    if not exporting() and not isinstance(hidden, keras.KerasTensor):
+    if not execution.exporting and not isinstance(hidden, keras.KerasTensor):
         part = keras.remat(part)
     vocabulary = embeddings.shape[0]
     size = max(_BLOCK_NUMBERS // features, -(-vocabulary // _MOST_BLOCKS), 1)
     return [
         part(
             hidden,
-            _narrow_rows(
-                embeddings, start, min(start + size, vocabulary), hidden
+            execution.rows_between(
+                embeddings,
+                start,
+                min(start + size, vocabulary),
+                hidden.dtype,
+                hidden,
             ),
             *tensors,
         )
@@ -111,10 +126,12 @@ def decoded_logits(hidden, embeddings, decoder):
     ]
 
 
-def decoded_scores(hidden, embeddings, decoder):
+def decoded_scores(
+    execution: Execution, hidden: Tensor, embeddings: Factor, decoder: Decoder
+) -> RowScores:
     """Returns the `RowScores` of hidden states of shape `(tokens, width)`."""
     units = embeddings.shape[0]
-    rows = (whole(embeddings, hidden.dtype),)
+    rows = (execution.whole(embeddings, hidden.dtype),)
     if decoder.kernel is None:
         back = ops.matmul(hidden, ops.transpose(decoder.projection))
         bias = ops.expand_dims(decoder.projection_bias, 1)
@@ -130,7 +147,7 @@ def decoded_scores(hidden, embeddings, decoder):
 
     def decoded(hidden, *tensors):
         *tensors, narrow = tensors
-        return product(hidden, narrow, Decoder(activation, *tensors))
+        return product(execution, hidden, narrow, Decoder(activation, *tensors))
 
     return RowScores(decoded, (hidden, *tensors), rows, units=units)
 
@@ -148,10 +165,11 @@ def _product(hidden, decoder):
     return _projected if few else _multiplied
 
 
-def _projected(hidden, narrow, decoder):
+def _projected(execution, hidden, narrow, decoder):
     """Returns logits from products with features and narrow rows."""
     back = ops.matmul(hidden, ops.transpose(decoder.projection))
-    logits = ops.matmul(back, ops.transpose(decoder.features(narrow)))
+    features = decoder.features(execution, narrow)
+    logits = ops.matmul(back, ops.transpose(features))
     if decoder.shortcut is not None:
         back = ops.matmul(hidden, ops.transpose(decoder.shortcut))
         logits = logits + ops.matmul(back, ops.transpose(narrow))
@@ -159,34 +177,24 @@ def _projected(hidden, narrow, decoder):
     return logits + ops.matmul(hidden, bias)
 
 
-def _affine_logits(hidden, embeddings, decoder):
+def _affine_logits(execution, hidden, embeddings, decoder):
     """Returns logits of `u P + b1 P + b2`: a number a token beside `u P`."""
     back = ops.matmul(hidden, ops.transpose(decoder.projection))
     number = ops.matmul(back, ops.expand_dims(decoder.bias, 1))
     bias = ops.expand_dims(decoder.projection_bias, 1)
     number = number + ops.matmul(hidden, bias)
-    return times_rows(back, embeddings) + number
+    return execution.times_rows(back, embeddings) + number
 
 
-def _multiplied(hidden, narrow, decoder):
+def _multiplied(execution, hidden, narrow, decoder):
     """Returns logits from products with decoded rows."""
-    return ops.matmul(hidden, ops.transpose(decoder.decode(narrow)))
+    rows = decoder.decode(execution, narrow)
+    return ops.matmul(hidden, ops.transpose(rows))
 
 
-def _narrow_rows(embeddings, start, end, hidden):
-    if exporting():
-
-        def pick(part):
-            return unfolded_rows(part, hidden, start, end)
-    else:
-
-        def pick(part):
-            return part[start:end]
-
-    return rows_of(embeddings, pick, hidden.dtype)
-
-
-def principal_rows(table, rank, weights):
+def principal_rows(
+    table: Array, rank: int, weights: Array
+) -> tuple[Array, Array, Array, float]:
     """Returns the best affine table of a rank, at a scale to learn at.
 
     Columns of the narrow rows have unit variance, and so has the table once it
@@ -212,7 +220,9 @@ def principal_rows(table, rank, weights):
     return rows / spread, directions, mean / scale, scale
 
 
-def lifted(rows, directions, mean):
+def lifted(
+    rows: Array, directions: Array, mean: Array
+) -> tuple[Array, Array, Array, Array]:
     """Returns the weights of the paper's form that give an affine table.
 
     The bias lifts all features above 0, where ReLU is the identity and every
@@ -225,7 +235,12 @@ def lifted(rows, directions, mean):
     return rows, lift, directions, mean - lift @ directions
 
 
-def regressed(rows, activation, table, weights):
+def regressed(
+    rows: Array,
+    activation: Callable[[Array], Array],
+    table: Array,
+    weights: Array,
+) -> tuple[Array, Array, Array, Array]:
     """Returns the weights of the paper's form that fit best of some.
 
     They differ in where they put the rows on the activation: many have a part
@@ -256,7 +271,9 @@ def regressed(rows, activation, table, weights):
     return narrow, bias, solution[:-1], solution[-1]
 
 
-def with_hidden_layer(rows, directions, mean, hidden, seed):
+def with_hidden_layer(
+    rows: Array, directions: Array, mean: Array, hidden: int, seed: int
+) -> tuple[Array, ...]:
     """Returns weights whose hidden layer adds nothing yet to an affine table.
 
     Returns:
@@ -269,7 +286,9 @@ def with_hidden_layer(rows, directions, mean, hidden, seed):
     return rows, np.zeros(hidden), nothing, mean, kernel, directions
 
 
-def rescaled(arrays, factor, scale):
+def rescaled(
+    arrays: Sequence[Array], factor: float, scale: float
+) -> tuple[Array, ...]:
     """Returns weights with `factor` times the rows, `scale` times the table.
 
     Args:
@@ -288,3 +307,24 @@ def rescaled(arrays, factor, scale):
         bias = bias * factor
         projection = projection * (scale / factor)
     return rows * factor, bias, projection, projection_bias * scale, *hidden
+
+
+def distilled_rank(
+    vocabulary: int, width: int, parameters: int, hidden_dim: int | None = None
+) -> int:
+    """Returns the largest rank of a distilled table with its biases.
+
+    `rank * (V + d + 1) + d` parameters, or with a hidden layer of width `h`
+    `rank * (V + h + d) + h * (d + 1) + d`. At least 1.
+
+    Args:
+        vocabulary: Integer. Rows of the table.
+        width: Integer. Columns of the table.
+        parameters: Number. At most so many numbers, if rank 1 has no more.
+        hidden_dim: Integer, or `None` for the paper's form.
+    """
+    own, each = width, vocabulary + width + 1
+    if hidden_dim is not None:
+        own += hidden_dim * (width + 1)
+        each = vocabulary + hidden_dim + width
+    return max(int((parameters - own) // each), 1)

@@ -2,20 +2,23 @@
 
 from keras import ops
 
-from keras_embcomp.layers.execution import compiled_by_tensorflow
+from keras_embcomp._types import Tensor
+from keras_embcomp.numerics.execution import Execution
 
 # Beyond this many products for each of `n`, XLA stores them.
 _FUSED = 2**14
 
 
-def batched_product(left, right):
+def batched_product(
+    execution: Execution, left: Tensor, right: Tensor
+) -> Tensor:
     """Returns the products of `(n, a, r)` and `(n, r, b)`: `(n, a, b)`.
 
     XLA for CPUs, as TensorFlow has it, is slow at the small products of their
     gradients, and faster at sums, which it fuses. Elsewhere sums are slower.
     """
     few = left.shape[1] * left.shape[2] * right.shape[2] <= _FUSED
-    if few and compiled_by_tensorflow() and _only_cpus():
+    if few and execution.in_xla and _only_cpus():
         return _product_with_sums_for_gradients(left, right)
     return ops.matmul(left, right)
 

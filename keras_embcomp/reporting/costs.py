@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_embcomp.models.copy import is_embedding
 from keras_embcomp.layers.base import weight_bytes
+from keras_embcomp.models.find import is_embedding
 
 TOKENS = 64
 _WARM_UPS, _REPEATS, _SECONDS = 3, 40, 1.0

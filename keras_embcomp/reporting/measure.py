@@ -5,19 +5,18 @@ import numpy as np
 from keras import ops
 
 from keras_embcomp.checks import frequency_weights
-from keras_embcomp.models.copy import Place, places
 from keras_embcomp.layers.base import Compressed, weight_bytes
+from keras_embcomp.models.find import LEAST_UNITS, Place, counts_of, places
+from keras_embcomp.numerics.table_comparison import (
+    compare_rows,
+    neighbour_overlap,
+)
 from keras_embcomp.reporting.costs import (
     file_bytes,
     lookup_times,
     operations,
 )
-from keras_embcomp.numerics.table_comparison import (
-    compare_rows,
-    neighbour_overlap,
-)
 from keras_embcomp.reporting.report import Report, Size, TableReport
-from keras_embcomp.models.find import LEAST_UNITS, counts_of
 
 _DENSE = (keras.layers.Embedding, keras.layers.Dense)
 
@@ -161,7 +160,7 @@ def _matches(tables, shapes, baseline):
 def _costs(place, shape):
     layer = place.layer
     if isinstance(layer, Compressed):
-        dense = layer.dense_parameters
+        dense = layer._dense_parameters
     elif isinstance(layer, keras.layers.Dense):
         dense = shape[0] * (shape[1] + bool(layer.use_bias))
     else:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from keras_embcomp.deploy.verify import written_whole
+from keras_embcomp.files import written_whole
 
 _DENSE_COLOUR, _COLOUR = "#8a94a3", "#1b7f79"
 _BAR = 0.36

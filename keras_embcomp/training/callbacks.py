@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_embcomp._compat import cycled_rate, set_cycled_rate
 from keras_embcomp.checks import positive_int
 from keras_embcomp.training.schedules import (
     annealed_upper_bound,
@@ -129,7 +130,7 @@ class CyclicallyAnnealedLearningRate(keras.callbacks.Callback):
         # before `on_train_begin` is called.
         optimizer = _plain_optimizer(model.optimizer)
         _put_back(optimizer)  # in case a `fit` was interrupted
-        rate = optimizer._learning_rate
+        rate = cycled_rate(optimizer)
         if not isinstance(rate, keras.Variable):
             raise ValueError(
                 "The optimizer's `learning_rate` must be a number, not a "
@@ -141,25 +142,23 @@ class CyclicallyAnnealedLearningRate(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         optimizer = _plain_optimizer(self.model.optimizer)
         _put_back(optimizer)  # in case the list has another such callback
-        # The setter of `learning_rate` would drop the variable from the
-        # optimizer's state, and a checkpoint must have the same variables
-        # with and without the callback.
-        optimizer._learning_rate = _CycleRate(
-            optimizer._learning_rate,
+        cycle = _CycleRate(
+            cycled_rate(optimizer),
             self._own_rate,
             self.min_learning_rate,
             self.step_size,
             optimizer.gradient_accumulation_steps or 1,
         )
+        set_cycled_rate(optimizer, cycle)
         self.model.make_train_function(force=True)
 
     def on_epoch_begin(self, epoch, logs=None):
-        cycle = _plain_optimizer(self.model.optimizer)._learning_rate
+        cycle = cycled_rate(_plain_optimizer(self.model.optimizer))
         cycle.upper_bound.assign(self.upper_bound(epoch))
 
     def on_epoch_end(self, epoch, logs=None):
         optimizer = _plain_optimizer(self.model.optimizer)
-        optimizer._learning_rate.upper_bound.assign(self._own_rate)
+        cycled_rate(optimizer).upper_bound.assign(self._own_rate)
         iterations = int(ops.convert_to_numpy(optimizer.iterations))
         if logs is not None:
             logs["learning_rate"] = self.learning_rate(epoch, iterations)
@@ -208,7 +207,7 @@ def _plain_optimizer(optimizer):
 
 def _put_back(optimizer):
     """Gives a cycled optimizer the variable and the rate it came with."""
-    cycle = optimizer._learning_rate
+    cycle = cycled_rate(optimizer)
     if isinstance(cycle, _CycleRate):
         cycle.upper_bound.assign(cycle.own_rate)
-        optimizer._learning_rate = cycle.upper_bound
+        set_cycled_rate(optimizer, cycle.upper_bound)

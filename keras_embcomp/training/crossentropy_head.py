@@ -1,8 +1,8 @@
 """An output layer that is trained without logits."""
 
 import keras
-from keras.src.backend import get_keras_mask, set_keras_mask
 
+from keras_embcomp._compat import get_mask, set_mask
 from keras_embcomp.training.crossentropy import (
     check_head,
     check_options,
@@ -137,9 +137,9 @@ class HeadCrossentropy(keras.losses.Loss):
             )
         # Not by `Loss`, which would make floats of labels.
         losses = self._losses_of(y_pred, y_true)
-        mask = get_keras_mask(y_pred)
+        mask = get_mask(y_pred)
         if mask is not None:
-            set_keras_mask(losses, mask)
+            set_mask(losses, mask)
         return super().__call__(losses, losses, sample_weight)
 
     def call(self, y_true, y_pred):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_embcomp._compat import every_layer
 from keras_embcomp.checks import finite_table
 from keras_embcomp.layers.base import Compressed, CompressedEmbedding
 from keras_embcomp.layers.from_keras import dense_parts, embedding_parts
@@ -157,7 +158,7 @@ def mean_distance(layer, table):
         rows = layer.rows(ops.arange(layer.dense_shape[0], dtype="int32"))
     else:
         ones = ops.eye(layer.dense_shape[1], dtype=layer.compute_dtype)
-        rows = ops.transpose(layer.logits(ones))
+        rows = ops.transpose(layer._logits(ones))
     squares = ops.sum(ops.square(ops.cast(rows, "float32") - table), axis=1)
     # The root has no gradient at 0.
     return ops.mean(ops.sqrt(ops.maximum(squares, 1e-20)))
@@ -190,7 +191,7 @@ def _check_output_loss(output_loss, teacher):
 
 def _compressed_layers(student):
     """Returns the compressed layers of a model by name."""
-    every = student._flatten_layers()
+    every = every_layer(student)
     # A layer that is shared by nested models comes once for each.
     layers = {id(x): x for x in every if isinstance(x, Compressed)}.values()
     if not layers:
@@ -242,7 +243,7 @@ def _tables_of(teacher, layers):
 
 
 def _tables_of_model(teacher, layers):
-    found = {layer.name: layer for layer in teacher._flatten_layers()}
+    found = {layer.name: layer for layer in every_layer(teacher)}
     missing = sorted(set(layers) - set(found))
     if missing:
         raise ValueError(

@@ -5,18 +5,10 @@ import warnings
 import keras
 from keras.distribution import LayoutMap, ModelParallel, TensorLayout
 
-# Which axis of a weight is split, by its name. Words are split wherever a table
-# has a row for each. The other weights are small beside these.
-_AXES = {
-    r"embeddings(_\d+)?": 0,  # low rank, distilled, GroupReduce; Keras' too
-    r"kernels_\d+": 0,  # the groups of a `GroupReduceSoftmax`
-    r"codes|kept": 0,  # product codes
-    # A word's pieces are anywhere in the pool: each device holds a part of all.
-    r"subvectors": 1,
-    # Ranks: the product of an odd core and the next is a sum over devices.
-    r"core_[135]": 3,
-    r"core_[24]": 1,
-}
+from keras_embcomp._compat import has_layout
+from keras_embcomp.layers.methods import METHODS
+
+_KERAS_AXES = {"embeddings": 0}  # of `keras.layers.Embedding`
 
 
 def layout_map(device_mesh, axis="model"):
@@ -56,7 +48,10 @@ def layout_map(device_mesh, axis="model"):
             f"axis={axis}, axis_names={tuple(device_mesh.axis_names)}"
         )
     layouts = LayoutMap(device_mesh)
-    for name, split in _AXES.items():
+    splits = dict(_KERAS_AXES)
+    for method in METHODS:
+        splits.update(method.device_axes)
+    for name, split in splits.items():
         layouts[f"(.*/)?({name})"] = (None,) * split + (axis,)
     return layouts
 
@@ -115,7 +110,7 @@ class TableParallel(ModelParallel):
         found = self._own[variable.path]
         if found is None:
             found = self._tables[variable.path]
-        if found is None or getattr(variable, "_layout", None) is not None:
+        if found is None or has_layout(variable):
             return super().get_variable_layout(variable)
         axes = self._fitting(variable, found.axes)
         return TensorLayout(axes, self.device_mesh)

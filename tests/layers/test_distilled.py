@@ -11,7 +11,7 @@ from keras_embcomp import (
     DistilledSoftmax,
     export_litert,
 )
-from keras_embcomp.numerics import budget, distilled
+from keras_embcomp.numerics import distilled
 from keras_embcomp.numerics.low_rank import truncated_svd
 
 
@@ -173,7 +173,7 @@ def test_logits_come_in_parts(tokens, generator, monkeypatch):
     *weights, bias = layer.get_weights()
     expected = hidden @ oracles.decoded_table(*weights).T + bias
     np.testing.assert_allclose(layer(hidden), expected, rtol=1e-4, atol=1e-4)
-    blocks, _ = layer.logit_blocks(ops.convert_to_tensor(hidden))
+    blocks, _ = layer._logit_blocks(ops.convert_to_tensor(hidden))
     assert [block.shape[-1] for block in blocks] == [100, 100, 100, 100, 31]
 
 
@@ -189,11 +189,11 @@ def test_a_tied_file_is_as_small_as_the_layer(hidden_dim, tmp_path):
 
 @pytest.mark.parametrize("hidden_dim", [None, 20])
 def test_the_largest_rank_for_a_budget(hidden_dim):
-    rank = budget.distilled_rank(500, 24, 5_000, hidden_dim)
+    rank = distilled.distilled_rank(500, 24, 5_000, hidden_dim)
     counts = []
     for one in (rank, rank + 1):
         layer = DistilledEmbedding(500, 24, one, hidden_dim=hidden_dim)
         layer.build()
         counts.append(layer.count_params())
     assert counts[0] <= 5_000 < counts[1]
-    assert budget.distilled_rank(500, 24, 10, hidden_dim) == 1
+    assert distilled.distilled_rank(500, 24, 10, hidden_dim) == 1

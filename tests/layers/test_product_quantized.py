@@ -12,12 +12,13 @@ from keras_embcomp import (
     ProductQuantizedSoftmax,
     export_litert,
 )
-from keras_embcomp.numerics import code_fitting, product_codes
+from keras_embcomp.numerics.product_quantized import codes as product_codes
+from keras_embcomp.numerics.product_quantized import fitting
 
 
 def test_directions_are_dealt_so_that_parts_carry_alike():
     variances = 1 / np.arange(1, 25) ** 2
-    order = code_fitting.deal_directions(variances, 4, 5)
+    order = fitting.deal_directions(variances, 4, 5)
     assert sorted(order) == list(range(20))
     products = np.log(variances[order].reshape(4, 5)).sum(axis=1)
     in_turn = np.log(variances[:20].reshape(4, 5)).sum(axis=1)
@@ -25,13 +26,13 @@ def test_directions_are_dealt_so_that_parts_carry_alike():
 
 
 def test_directions_without_variance_are_dealt_too():
-    order = code_fitting.deal_directions(np.array([1.0, 0, 0, 0]), 2, 2)
+    order = fitting.deal_directions(np.array([1.0, 0, 0, 0]), 2, 2)
     assert sorted(order) == [0, 1, 2, 3]
 
 
 def test_places_beyond_the_width_are_empty(generator):
     table = correlated_table(generator, width=10)
-    order = code_fitting.deal_directions(1 / np.arange(1, 11), 4, 3)
+    order = fitting.deal_directions(1 / np.arange(1, 11), 4, 3)
     assert sorted(order) == [*range(10), 10, 10]
     errors = [
         relative_error(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_embcomp.numerics.group_reduce.budgets import (
+from keras_embcomp.budgets import (
     equal_groups,
     group_ranks_by_error,
     group_ranks_by_frequency,

@@ -5,7 +5,7 @@ import pytest
 from correlated import correlated_table, relative_error
 
 from keras_embcomp import ProductQuantizedEmbedding
-from keras_embcomp.numerics import code_budget
+from keras_embcomp.numerics.product_quantized import budgets
 
 
 @pytest.mark.parametrize("factor_bytes", [4, 1])
@@ -14,7 +14,7 @@ def test_sizes_keep_to_their_bytes_and_more_are_better(factor_bytes, generator):
     dtype = {4: "float32", 1: "int8"}[factor_bytes]
     errors = []
     for budget in (20_000, 30_000, 45_000):
-        sizes = code_budget.code_sizes(
+        sizes = budgets.code_sizes(
             table, budget, np.ones(2_000), 64, factor_bytes
         )
         layer = ProductQuantizedEmbedding.from_dense(
@@ -24,13 +24,13 @@ def test_sizes_keep_to_their_bytes_and_more_are_better(factor_bytes, generator):
         errors.append(relative_error(layer, table))
     assert errors == sorted(errors, reverse=True)
     with pytest.raises(ValueError, match="`max_bytes` must be at least"):
-        code_budget.code_sizes(table, 2_000, np.ones(2_000))
+        budgets.code_sizes(table, 2_000, np.ones(2_000))
 
 
 def test_rows_are_kept_where_they_count(generator):
     table = generator.normal(size=(3_000, 16)).astype("float32")
     counts = 1 / (1 + generator.permutation(3_000)) ** 1.2
-    sizes = code_budget.code_sizes(
+    sizes = budgets.code_sizes(
         table, 30_000, counts / counts.mean(), 64, factor_bytes=1
     )
     assert sizes["num_kept"] > 0
@@ -45,14 +45,14 @@ def test_rows_are_kept_where_they_count(generator):
     frequent = np.argsort(-counts)[: sizes["num_kept"] // 2]
     rows = layer.to_dense()[frequent]
     np.testing.assert_allclose(rows, table[frequent], atol=0.03)
-    flat = code_budget.code_sizes(table, 30_000, np.ones(3_000), 64, 1)
+    flat = budgets.code_sizes(table, 30_000, np.ones(3_000), 64, 1)
     assert flat["num_kept"] < sizes["num_kept"]
 
 
 def test_water_fills_up_to_one_level():
     variances = np.array([8.0, 2.0, 0.5])
     # Two bits: levels 8 -> 1 takes 1.5, 2 -> 1 takes 0.5.
-    found = code_budget.water_filled(variances, 2.0)
+    found = budgets.water_filled(variances, 2.0)
     np.testing.assert_allclose(found, [1, 1, 0.5], rtol=1e-6)
 
 
@@ -67,5 +67,5 @@ def test_the_sample_knows_what_heavy_rows_lose(num_kept, generator):
         table, **sizes, frequencies=counts
     )
     squares = np.square(layer.to_dense() - table).sum(axis=1)
-    found = code_budget.sampled_loss(table, weights, **sizes)
+    found = budgets.sampled_loss(table, weights, **sizes)
     np.testing.assert_allclose(found, weights @ squares, rtol=0.05)

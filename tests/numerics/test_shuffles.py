@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from keras_embcomp.numerics.hashed.subvectors import assign, code_table, codes
 from keras_embcomp.numerics.hashed.shuffles import shuffle_constants, shuffled
+from keras_embcomp.numerics.hashed.subvectors import assign, code_table, codes
 
 
 def test_every_size_is_shuffled_without_a_collision():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_embcomp.numerics import tensor_train as tt
+from keras_embcomp.numerics.tensor_train import decomposition as tt
 
 SHAPE = ((5, 6, 7), (2, 3, 2))
 ROWS, WIDTH = 203, 12

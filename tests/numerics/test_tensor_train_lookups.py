@@ -5,9 +5,14 @@ import oracles
 import pytest
 from keras import ops
 
-from keras_embcomp.numerics import tt_products
-from keras_embcomp.layers.execution import for_export
-from keras_embcomp.numerics.tensor_train.contraction import partitions, plan_logits, plan_rows
+from keras_embcomp.layers.execution import current_execution, for_export
+from keras_embcomp.numerics.execution import Execution
+from keras_embcomp.numerics.tensor_train import lookups
+from keras_embcomp.numerics.tensor_train.contraction import (
+    partitions,
+    plan_logits,
+    plan_rows,
+)
 from keras_embcomp.numerics.tensor_train.shapes import core_shapes
 
 SHAPE, RANKS, VOCABULARY = ((3, 4, 2, 5), (2, 1, 3, 2)), (3, 2, 4), 113
@@ -28,16 +33,18 @@ def test_there_is_a_plan_for_every_set_of_cuts():
 def test_every_plan_gives_the_same_rows_and_logits(
     plan, cores, generator, monkeypatch
 ):
-    monkeypatch.setattr(tt_products, "plan_rows", lambda *_: plan)
-    monkeypatch.setattr(tt_products, "plan_logits", lambda *_: plan)
+    monkeypatch.setattr(lookups, "plan_rows", lambda *_: plan)
+    monkeypatch.setattr(lookups, "plan_logits", lambda *_: plan)
     table = oracles.tensor_train_table(VOCABULARY, *cores)
     cores = [ops.convert_to_tensor(core) for core in cores]
     ids = generator.integers(0, VOCABULARY, (7, 9)).astype("int32")
-    rows = tt_products.tt_rows(ops.convert_to_tensor(ids), cores, VOCABULARY)
+    rows = lookups.tt_rows(
+        Execution(), ops.convert_to_tensor(ids), cores, VOCABULARY
+    )
     np.testing.assert_allclose(rows, table[ids], rtol=1e-4, atol=1e-4)
     hidden = generator.normal(size=(6, 12)).astype("float32")
-    logits = tt_products.tt_logits(
-        ops.convert_to_tensor(hidden), cores, VOCABULARY
+    logits = lookups.tt_logits(
+        Execution(), ops.convert_to_tensor(hidden), cores, VOCABULARY
     )
     np.testing.assert_allclose(logits, hidden @ table.T, rtol=1e-4, atol=1e-3)
 
@@ -76,7 +83,8 @@ def test_ids_are_exact_up_to_the_largest_int32(generator):
         * cores[2][i % modes[2]]
         for i in ids
     ]
-    found = tt_products.tt_rows(
+    found = lookups.tt_rows(
+        Execution(),
         ops.convert_to_tensor(np.array(ids, "int32")),
         [ops.convert_to_tensor(core) for core in cores],
         vocabulary,
@@ -91,6 +99,9 @@ def test_an_exported_lookup_refuses_ids_of_padded_rows(cores):
     with for_export():
         for wrong in (-1, VOCABULARY, 119, 120, 10**9):
             with pytest.raises(Exception, match="is not in"):
-                tt_products.tt_rows(
-                    ops.convert_to_tensor([wrong]), cores, VOCABULARY
+                lookups.tt_rows(
+                    current_execution(),
+                    ops.convert_to_tensor([wrong]),
+                    cores,
+                    VOCABULARY,
                 )

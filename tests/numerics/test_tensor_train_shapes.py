@@ -5,7 +5,7 @@ import math
 import pytest
 
 from keras_embcomp import TTEmbedding
-from keras_embcomp.numerics.group_reduce.budgets import tensor_train_rank
+from keras_embcomp.budgets import tensor_train_rank
 from keras_embcomp.numerics.tensor_train.shapes import (
     attainable_ranks,
     column_modes,

@@ -4,9 +4,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from keras_embcomp.numerics.group_reduce.budgets import (
+from keras_embcomp.budgets import (
     low_rank_from_fraction,
-    low_rank_parameters,
 )
 from keras_embcomp.numerics.low_rank import truncated_svd
 
@@ -106,10 +105,10 @@ def test_the_rank_is_the_largest_within_the_fraction(generator):
         rank = low_rank_from_fraction(vocabulary, width, tenths / 10)
         budget = tenths * int(vocabulary) * int(width)
         if 1 < rank:
-            kept = low_rank_parameters(vocabulary, width, rank)
+            kept = rank * (int(vocabulary) + int(width))
             assert 10 * kept <= budget
         if rank < width:
-            more = low_rank_parameters(vocabulary, width, rank + 1)
+            more = (rank + 1) * (int(vocabulary) + int(width))
             assert 10 * more > budget
 
 

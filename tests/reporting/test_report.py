@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from keras_embcomp import LowRankEmbedding, LowRankSoftmax, report
-from keras_embcomp.reporting.costs import operations
 from keras_embcomp.numerics import table_comparison
+from keras_embcomp.reporting.costs import operations
 
 ROWS, WIDTH = 1_003, 12
 

@@ -1,6 +1,6 @@
 """Trains every case by ten Adam steps; run once on each backend.
 
-KERAS_BACKEND=jax python tests/adam_steps.py found.npz
+KERAS_BACKEND=jax python tests/support/adam_steps.py found.npz
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Trains every case and runs a row of the benchmark of accelerators.
 
-KERAS_BACKEND=jax PYTHONPATH=benchmarks python tests/bare_machine.py
+KERAS_BACKEND=jax PYTHONPATH=benchmarks python tests/support/bare_machine.py
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Trains each method on TensorFlow, on two logical CPUs and on one.
 
-python tests/mirrored.py found.json
+python tests/support/mirrored.py found.json
 """
 
 import json

@@ -1,6 +1,6 @@
 """Trains each method on 8 virtual devices, under layouts and without one.
 
-python tests/on_devices.py folder  # writes folder/found.json
+python tests/support/on_devices.py folder  # writes folder/found.json
 """
 
 import json

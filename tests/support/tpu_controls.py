@@ -1,6 +1,6 @@
 """What the compiler of TPUs and our scan must refuse; prints it as JSON.
 
-PYTHONPATH=benchmarks python tests/tpu_controls.py
+PYTHONPATH=benchmarks python tests/support/tpu_controls.py
 """
 
 import json

@@ -1,7 +1,7 @@
 """As `tpu_controls.py`, on TensorFlow.
 
 PYTHONPATH=benchmarks KERAS_BACKEND=tensorflow \\
-    python tests/tpu_controls_tensorflow.py
+    python tests/support/tpu_controls_tensorflow.py
 """
 
 import json

@@ -40,7 +40,7 @@ def some_labels(generator, *shape):
 
 def of_logits(layer, hidden, labels, label_smoothing=0.0):
     """Returns what Keras makes of the logits."""
-    logits = layer.logits(hidden)
+    logits = layer._logits(hidden)
     if layer.bias is not None:
         logits = logits + layer.bias
     return keras.losses.categorical_crossentropy(
@@ -123,7 +123,9 @@ def test_groups_of_any_ids_find_their_biases(generator):
     "tt_shape", [((4, 90), (3, 4)), ((2, 2, 2, 40), (2, 1, 2, 3))]
 )
 def test_tensor_trains_of_other_shapes(tt_shape, generator, monkeypatch):
-    monkeypatch.setattr("keras_embcomp.numerics.tt_products._BLOCK", 50)
+    monkeypatch.setattr(
+        "keras_embcomp.numerics.tensor_train.lookups._BLOCK", 50
+    )
     layer = TTSoftmax(VOCABULARY, tt_ranks=2, tt_shape=tt_shape)
     layer.build((None, WIDTH))
     hidden, labels = some_hidden(generator, 6), some_labels(generator, 6)

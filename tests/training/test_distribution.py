@@ -15,8 +15,8 @@ from cases import EMBEDDINGS
 
 from keras_embcomp import TableParallel, layout_map
 
-HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "distribution.md"
+SUPPORT = Path(__file__).parents[1] / "support"
+PAGE = SUPPORT.parents[1] / "docs" / "distribution.md"
 METHODS = [str(case) for case in EMBEDDINGS]
 # Once is enough: the programs choose their backends.
 pytestmark = pytest.mark.tensorflow_only
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.tensorflow_only
 def start(script, *arguments, backend, **variables):
     environment = {**os.environ, "KERAS_BACKEND": backend, **variables}
     return subprocess.Popen(
-        [sys.executable, str(HERE / script), *map(str, arguments)],
+        [sys.executable, str(SUPPORT / script), *map(str, arguments)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

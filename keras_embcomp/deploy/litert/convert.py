@@ -6,6 +6,11 @@ import re
 import tempfile
 import warnings
 
+from keras_embcomp._compat import (
+    converter_error,
+    litert_schema,
+    replace_input,
+)
 from keras_embcomp.deploy.tracing import traced_function
 
 _ACTIVATIONS = ("Relu", "Relu6", "Maximum", "Minimum")
@@ -65,7 +70,6 @@ def converted(models, names, sizes, tables, samples, preprocess) -> bytes:
 
 def _converted(converter, halves, samples, custom):
     import tensorflow as tf
-    from tensorflow.lite.python.convert_phase import ConverterError
 
     kinds = [tf.lite.OpsSet.TFLITE_BUILTINS]
     if halves:
@@ -82,7 +86,7 @@ def _converted(converter, halves, samples, custom):
             # Its own, which it finds ranges with.
             warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is dep")
             return converter.convert()
-    except ConverterError as error:
+    except converter_error() as error:
         raise ValueError(
             "`model` must need builtin LiteRT operations only. "
             f"Received: a model that needs {_needed(str(error))}. "
@@ -124,7 +128,7 @@ def _keep_activations():
             transpose_a=product.get_attr("transpose_a"),
             transpose_b=product.get_attr("transpose_b"),
         )
-        op._update_input(0, tf.squeeze(again, 0))
+        replace_input(op, 0, tf.squeeze(again, 0))
 
 
 def _is_weight(tensor):
@@ -145,8 +149,8 @@ def edited(content, edit) -> bytes:
         edit: Function of the file as an object of the schema, a `ModelT`.
     """
     import flatbuffers
-    from tensorflow.lite.python import schema_py_generated as schema
 
+    schema = litert_schema()
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     edit(model)
     _without_repetition(model)
@@ -213,8 +217,7 @@ def operations_of(content: bytes, custom=False) -> tuple[str, ...]:
         ValueError: if one is, or reads a variable: then the weights are not in
             the file.
     """
-    from tensorflow.lite.python import schema_py_generated as schema
-
+    schema = litert_schema()
     names = {
         code: name
         for name, code in vars(schema.BuiltinOperator).items()

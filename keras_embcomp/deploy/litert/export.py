@@ -6,16 +6,20 @@ from typing import NamedTuple
 import keras
 
 from keras_embcomp.checks import positive_int
-from keras_embcomp.deploy.litert.samples import samples_of
+from keras_embcomp.deploy.litert.compare import (
+    compared,
+    inputs_of,
+    interpreters,
+)
 from keras_embcomp.deploy.litert.convert import converted, operations_of
 from keras_embcomp.deploy.litert.prepare import FORMATS, formatted
-from keras_embcomp.deploy.litert.compare import compared, inputs_of, interpreters
+from keras_embcomp.deploy.litert.samples import samples_of
 from keras_embcomp.deploy.verify import (
     check_exportable,
     check_preprocess,
     input_shapes,
-    written_whole,
 )
+from keras_embcomp.files import written_whole
 
 
 class LiteRTExport(NamedTuple):

@@ -4,21 +4,25 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_embcomp.models.copy import compressed_places, is_embedding, replaced
-from keras_embcomp.layers.base import Compressed, CompressedEmbedding
-from keras_embcomp.layers.softmax import CompressedSoftmax
-from keras_embcomp.layers.distilled.table import DecodedTable
-from keras_embcomp.layers.from_keras import dense_parts, embedding_parts
-from keras_embcomp.numerics.quantized import (
-    Format,
-    fitted_scales,
-    packed,
-    rounded,
-    scales_of,
+from keras_embcomp._compat import every_layer
+from keras_embcomp.layers.base import (
+    Compressed,
+    CompressedEmbedding,
+    Resizing,
 )
-from keras_embcomp.numerics.lookup import take_rows
-from keras_embcomp.layers.factors import PackedTable, times_rows
-from keras_embcomp.models.find import dense_places
+from keras_embcomp.layers.distilled.table import DistilledTable
+from keras_embcomp.layers.execution import current_execution
+from keras_embcomp.layers.factors import PackedFactor, in_numpy
+from keras_embcomp.layers.from_keras import dense_parts, embedding_parts
+from keras_embcomp.layers.softmax import CompressedSoftmax
+from keras_embcomp.models.copy import replaced
+from keras_embcomp.models.find import (
+    compressed_places,
+    dense_places,
+    is_embedding,
+)
+from keras_embcomp.numerics.quantized import Format
+from keras_embcomp.numerics.streaming import RowScores, products
 
 FORMATS = {"float32": None, "float16": None, "int8": 8, "int4": 4}
 
@@ -88,8 +92,8 @@ def _is_mixed(layer):
     )
 
 
-def _settles(layer):
-    return isinstance(layer, DecodedTable) and layer.can_settle
+def _folds_relu(layer):
+    return isinstance(layer, DistilledTable) and layer._can_fold_relu
 
 
 def _is_fake(layer):
@@ -98,9 +102,9 @@ def _is_fake(layer):
 
 def _in_float32(joint, models):
     """Returns copies without formats, or the models where they are the same."""
-    layers = list(joint._flatten_layers())
+    layers = every_layer(joint)
     must_change = any(_is_mixed(layer) or _is_fake(layer) for layer in layers)
-    if not must_change and not any(map(_settles, layers)):
+    if not must_change and not any(map(_folds_relu, layers)):
         return models
     try:
         copy = replaced(joint, {})
@@ -114,17 +118,17 @@ def _in_float32(joint, models):
 
 def _for_inference(model, table_format):
     """Tells the layers of a model that they do not train again."""
-    for layer in model._flatten_layers():
+    for layer in every_layer(model):
         if _is_mixed(layer):
             policy = layer.variable_dtype
             if layer.quantization_mode is not None:
                 mode, _ = layer.dtype_policy.name.split("_from_")
                 policy = f"{mode}_from_{policy}"
             layer.dtype_policy = policy
-        if _settles(layer):
-            layer.settle()
+        if _folds_relu(layer):
+            layer._fold_relu()
         if FORMATS[table_format] is None and _is_fake(layer):
-            layer.keep_rounding()
+            layer._keep_rounding()
 
 
 def _half(variable):
@@ -139,7 +143,7 @@ def _half(variable):
 
 
 def _quantize(layer, mode):
-    if isinstance(layer, (_StoredEmbedding, _StoredDense)):
+    if isinstance(layer, _StoredTable):
         return
     if layer.quantization_mode is None and layer._factors:
         layer.quantize(mode)
@@ -149,72 +153,90 @@ def _stored(layer, bits):
     """Returns a layer with the table of a dense one in some bits."""
     if is_embedding(layer):
         table, arguments = embedding_parts(layer)
-        stored = _StoredEmbedding(table, bits, **arguments)
-        stored.build()
-    else:
-        table, arguments = dense_parts(layer)
-        bias = arguments.pop("bias")
-        stored = _StoredDense(table, bits, **arguments)
-        stored.build((None, table.shape[1]))
-        stored.set_bias(bias)
-    return stored
+        return _StoredEmbedding.from_dense(table, bits=bits, **arguments)
+    table, arguments = dense_parts(layer)
+    return _StoredDense.from_dense(table, bits=bits, **arguments)
 
 
-def _packed(layer, table, bits):
-    """Returns a variable of a layer, or variables that hold it by rows."""
+class _StoredTable(Compressed):
+    """A dense table in the format of a file."""
 
-    def add(name, values):
-        weight = layer.add_weight(
+    bits: int | None
+
+    def _check_width(self, name, width):
+        """Any width fits."""
+
+    def _build_table(self, width):
+        shape = (self._vocabulary, width)
+        if self.bits is None:
+            self.table = self._add("table", shape, "float32")
+            return
+        form = Format(self.bits, None)
+        blocks = form.row_scales(*shape)
+        self.table = PackedFactor(
+            self._add(
+                "integers", (shape[0], form.packed_width(width)), form.dtype
+            ),
+            self._add(
+                "column_scales", (form.column_scales(*shape),), "float32"
+            ),
+            self._add("row_steps", (shape[0], blocks), "int8")
+            if blocks
+            else None,
+            form,
+            shape,
+        )
+
+    def _add(self, name, shape, dtype):
+        return self.add_weight(
             name=name,
-            shape=values.shape,
-            dtype=str(values.dtype),
+            shape=shape,
+            dtype=dtype,
+            initializer="zeros",
             trainable=False,
             autocast=False,
         )
-        weight.assign(values)
-        return weight
-
-    if bits is None:
-        return add("table", table.astype("float32"))
-    form = Format(bits, None)
-    column_scales, steps = fitted_scales(table, form)
-    scales = scales_of(column_scales, steps, form, table.shape[1])
-    integers = ops.convert_to_numpy(rounded(table, scales, form))
-    return PackedTable(
-        add("integers", packed(integers, form)),
-        add("column_scales", column_scales),
-        None if steps is None else add("row_steps", steps),
-        form,
-        table.shape,
-    )
-
-
-class _StoredEmbedding(CompressedEmbedding):
-    """An `Embedding` whose table is packed."""
-
-    def __init__(self, table, bits, **kwargs):
-        super().__init__(*table.shape, **kwargs)
-        self._first = table, bits
-
-    def build(self, input_shape=None):
-        self.table = _packed(self, *self._first)
 
     def rows(self, ids):
-        return ops.cast(take_rows(self.table, ids), self.compute_dtype)
+        rows = current_execution().take(self.table, ids)
+        return ops.cast(rows, self.compute_dtype)
 
-    def logits(self, hidden):
-        return times_rows(hidden, self.table)
+    def _logit_blocks(self, hidden):
+        return [current_execution().times_rows(hidden, self.table)], None
+
+    def _row_scores(self, hidden):
+        rows = current_execution().whole(self.table, hidden.dtype)
+        scores = RowScores(products, (hidden,), (rows,), units=rows.shape[0])
+        return [scores], None
+
+    def to_dense(self):
+        return in_numpy(self.table)
+
+    @classmethod
+    def from_dense(cls, table, **arguments):
+        return cls._fitted(table, arguments)
+
+    def _fit(self, table):
+        self.table.assign(table.astype("float32"))
+
+    def _resizing(self, vocabulary):
+        return Resizing()
+
+    def _check_weights(self):
+        """Any numbers make a table."""
 
 
-class _StoredDense(CompressedSoftmax):
-    """A `Dense` whose transposed kernel is packed."""
+class _StoredEmbedding(_StoredTable, CompressedEmbedding):
+    """An `Embedding` in the format of a file."""
 
-    def __init__(self, table, bits, **kwargs):
-        super().__init__(len(table), **kwargs)
-        self._first = table, bits
+    def __init__(self, input_dim, output_dim, bits, **kwargs):
+        super().__init__(input_dim, output_dim, **kwargs)
+        self.bits = bits
 
-    def build_table(self, width):
-        self.table = _packed(self, *self._first)
 
-    def logits(self, hidden):
-        return times_rows(hidden, self.table)
+class _StoredDense(_StoredTable, CompressedSoftmax):
+    """A `Dense` in the format of a file."""
+
+    def __init__(self, units, bits, **kwargs):
+        super().__init__(units, **kwargs)
+        self.bits = bits

@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.lite.python import schema_py_generated as schema
 
+from keras_embcomp._compat import litert_schema
 from keras_embcomp.deploy.litert.convert import edited
-from keras_embcomp.layers.execution import unfolded_rows
+from keras_embcomp.layers.execution import current_execution
+from keras_embcomp.layers.factors import PackedFactor
 from keras_embcomp.numerics.quantized import Format, scales_of
-from keras_embcomp.layers.factors import PackedTable, whole
 
+schema = litert_schema()
 _MARK = (2_718_281.0, -3_141_592.0, 1_618_033.0)
 
 
@@ -29,7 +30,7 @@ def _integers_of(table, ids):
 class _Integers(NamedTuple):
     """Columns of a packed table, to be stored as they are."""
 
-    table: PackedTable
+    table: PackedFactor
     start: int
     stop: int
 
@@ -49,7 +50,7 @@ class _Integers(NamedTuple):
 class _Scales(NamedTuple):
     """Scales of rows, to be stored as float16."""
 
-    table: PackedTable
+    table: PackedFactor
     block: int
 
     @property
@@ -88,7 +89,7 @@ class FileTables:
         def pick(rows):
             return tf.gather(tf.convert_to_tensor(rows), ids)
 
-        if not isinstance(table, PackedTable):
+        if not isinstance(table, PackedFactor):
             if self.halves and hasattr(table, "value"):
                 return _rows_of_halves(table, ids)
             return pick(table)
@@ -113,8 +114,8 @@ class FileTables:
     def product(self, hidden, table):
         """Returns `hidden @ table.T`, as `times_rows`."""
         # Of halves the converter makes others, whose marks are lost.
-        if self.halves or not isinstance(table, PackedTable):
-            rows = whole(table, hidden.dtype, hidden)
+        if self.halves or not isinstance(table, PackedFactor):
+            rows = current_execution().whole(table, hidden.dtype, hidden)
             return tf.matmul(hidden, rows, transpose_b=True)
         self._products = True
         lead, columns = tf.shape(hidden)[:-1], table.columns
@@ -149,7 +150,7 @@ class FileTables:
         number, stored = self._place(_Scales(table, block))
         # The converter would multiply constants with constants.
         marked = self._marked(number, (1, stored.width))
-        scales = unfolded_rows(marked, inputs)
+        scales = current_execution().kept_out(marked, inputs)
         return scales[:, : table.shape[0]]
 
     def _place(self, stored):

@@ -15,8 +15,8 @@ from keras_embcomp.deploy.verify import (
     check_exportable,
     check_preprocess,
     largest_difference,
-    written_whole,
 )
+from keras_embcomp.files import written_whole
 
 
 def export_serving(

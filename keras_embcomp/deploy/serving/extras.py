@@ -3,6 +3,7 @@
 import json
 from importlib import metadata
 
+from keras_embcomp._compat import every_layer
 from keras_embcomp.layers.base import Compressed, weight_bytes
 
 _PYTHON = {"EagerPyFunc", "PyFunc", "PyFuncStateless"}
@@ -86,7 +87,7 @@ def write_card(folder, model, signatures):
         },
         "compressed_layers": [
             _layer(layer)
-            for layer in model._flatten_layers()
+            for layer in every_layer(model)
             if isinstance(layer, Compressed)
         ],
         "bytes_of_variables": weight_bytes(model.variables),
@@ -119,7 +120,7 @@ def _layer(layer):
         "table": list(layer.dense_shape),
         "format": layer.quantization_mode or layer.variable_dtype,
         "bytes": weight_bytes(layer.weights),
-        "dense_bytes": 4 * layer.dense_parameters,
+        "dense_bytes": 4 * layer._dense_parameters,
         "compression_ratio": round(layer.compression_ratio, 2),
     }
 

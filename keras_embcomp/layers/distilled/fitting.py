@@ -1,8 +1,22 @@
 """Fits a layer to a table: the second of the distilled paper's three stages."""
 
+from typing import Any
+
 import keras
 import numpy as np
+from keras import ops
 
+from keras_embcomp._types import Array, ArrayLike
+from keras_embcomp.checks import frequency_weights, positive_int
+from keras_embcomp.numerics.distilled import (
+    lifted,
+    principal_rows,
+    regressed,
+    rescaled,
+    with_hidden_layer,
+)
+
+_SHOWN_ROWS = 1_000_000  # in all epochs
 _STEPS = 30  # in an epoch
 _NOTHING_TO_GAIN = 1e-9  # of the unit variance
 
@@ -32,7 +46,76 @@ class _Rows(keras.utils.PyDataset):
         self.order = self.order.astype("int32")
 
 
-def fit_rows(
+class _Lookup(keras.layers.Layer):
+    """The rows of a layer of either side, to be trained."""
+
+    def __init__(self, layer):
+        super().__init__(dtype="float32")
+        self.layer = layer
+
+    def call(self, ids):
+        return self.layer.rows(ids)
+
+
+def fit_table(
+    layer: Any,
+    table: Array,
+    frequencies: ArrayLike | None,
+    epochs: int | None,
+    learning_rate: float,
+    seed: int,
+    verbose: int,
+) -> None:
+    """Assigns the weights of a built float32 layer that fit a table best.
+
+    It starts from the best affine table, which for the paper's form with ReLU
+    is the best of all, and is learned further otherwise.
+
+    Args:
+        layer: A built distilled layer of either side.
+        table: Array of its `dense_shape`.
+        frequencies, epochs, learning_rate, seed, verbose: As for its
+            `from_dense`.
+    """
+    if epochs is None:
+        epochs = min(max(_SHOWN_ROWS // len(table), 30), 120)
+    positive_int("epochs", epochs)
+    weights = frequency_weights(frequencies, len(table))
+    *affine, scale = principal_rows(table, layer.rank, weights)
+    table = table / scale
+    # Entries as large as a dense table's, so that an optimizer moves them as
+    # much when the layer is trained further.
+    factor = scale * (table.shape[1] / layer.rank) ** 0.5
+
+    def activation(array):
+        return ops.convert_to_numpy(layer.decoder_activation(array))
+
+    if not layer.hidden_dim:
+        arrays = rescaled(lifted(*affine), factor, scale)
+        features = (arrays[0] + arrays[1]).astype("float32")
+        if np.array_equal(activation(features), features):
+            layer._set_table(arrays)
+            return
+    if layer.hidden_dim:
+        start = with_hidden_layer(*affine, layer.hidden_dim, seed)
+    else:
+        factor = 1.0
+        start = regressed(affine[0], activation, table, weights)
+    layer._set_table(start)
+    _fit_rows(
+        layer,
+        table,
+        weights,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        seed=seed,
+        verbose=verbose,
+    )
+    found = [ops.convert_to_numpy(weight) for weight in layer._table_weights]
+    layer._set_table(rescaled(found, factor, scale))
+
+
+def _fit_rows(
     layer,
     table,
     weights,
@@ -42,14 +125,14 @@ def fit_rows(
     seed,
     verbose,
 ):
-    """Trains a built embedding so that its rows are those of a table.
+    """Trains a built layer so that its rows become the rows of a table.
 
     Minimises the weighted mean of squared errors with Adam, whose rate warms up
     and falls to nothing. Keeps the weights of the best epoch, or those that the
     layer had. Ends after five epochs without a gain.
 
     Args:
-        layer: A built embedding.
+        layer: A built layer.
         table: Array of its `dense_shape`, about of unit variance.
         weights: Weights of the rows, of mean 1.
         epochs: Integer. Passes over the rows, at most.
@@ -63,7 +146,7 @@ def fit_rows(
     if error < _NOTHING_TO_GAIN:
         return
     ids = keras.Input((), dtype="int32")
-    model = keras.Model(ids, layer(ids))
+    model = keras.Model(ids, _Lookup(layer)(ids))
     steps = epochs * len(rows)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, steps, warmup_target=learning_rate, warmup_steps=-(-steps // 10)

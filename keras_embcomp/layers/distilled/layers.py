@@ -3,14 +3,13 @@
 import keras
 from keras import activations
 
-from keras_embcomp.checks import at_most, finite_table
 from keras_embcomp.layers.base import CompressedEmbedding
+from keras_embcomp.layers.distilled.table import DistilledTable
 from keras_embcomp.layers.softmax import CompressedSoftmax
-from keras_embcomp.layers.distilled.table import DecodedTable, fit_table
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
-class DistilledEmbedding(DecodedTable, CompressedEmbedding):
+class DistilledEmbedding(DistilledTable, CompressedEmbedding):
     """Embeds ids in a narrow space, then decodes them with a non-linear map.
 
     The table is `activation(embeddings + hidden_bias) @ projection +
@@ -86,7 +85,7 @@ class DistilledEmbedding(DecodedTable, CompressedEmbedding):
         **kwargs,
     ):
         super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
-        self.set_decoder(
+        self._set_structure(
             rank,
             activation,
             hidden_dim,
@@ -97,60 +96,12 @@ class DistilledEmbedding(DecodedTable, CompressedEmbedding):
             embeddings_constraint=embeddings_constraint,
             projection_constraint=projection_constraint,
         )
-        at_most("rank", self.rank, "output_dim", self.output_dim)
+        self._check_width("output_dim", self.output_dim)
 
     @property
     def activation(self):
         """The activation function of the decoder."""
         return self.decoder_activation
-
-    def build(self, input_shape=None):
-        self.add_decoder(self.input_dim, self.output_dim)
-
-    @classmethod
-    def from_dense(
-        cls,
-        table,
-        rank,
-        hidden_dim=None,
-        frequencies=None,
-        epochs=None,
-        learning_rate=1e-2,
-        seed=0,
-        verbose=0,
-        **kwargs,
-    ):
-        """Returns a built layer fitted to a table: stage two of the paper.
-
-        The fit starts from the best affine table of the rank, or near it. For
-        the paper's form with ReLU there is none nearer; otherwise Adam goes on.
-
-        Args:
-            table: Array of shape `(vocabulary, width)`.
-            rank: Integer, at most `width`.
-            hidden_dim: Integer, or `None` for the paper's form.
-            frequencies: Counts of shape `(vocabulary,)`. If given, a row's
-                squared error is weighed by its count.
-            epochs: Integer. Passes over the table, at most; it ends after five
-                without a gain. `None` is 120, and less from 8,333 rows on, to
-                30 from 33,333.
-            learning_rate: Number. The highest rate, for unit variance.
-            seed: Integer. Seed of the hidden layer and of the order of rows.
-            verbose: As in `keras.Model.fit`: 1 shows a progress bar.
-            **kwargs: Other arguments of the constructor.
-        """
-        table = finite_table("table", table)
-        layer = cls(*table.shape, rank=rank, hidden_dim=hidden_dim, **kwargs)
-        layer.build()
-        form = rank, layer.activation, hidden_dim
-        # Parts, masks and half precision are for training that follows.
-        plain = cls(*table.shape, *form, dtype="float32")
-        plain.build()
-        fit_table(
-            plain, table, frequencies, epochs, learning_rate, seed, verbose
-        )
-        layer.set_table(plain.table_weights)
-        return layer
 
     def get_config(self):
         return {
@@ -160,7 +111,7 @@ class DistilledEmbedding(DecodedTable, CompressedEmbedding):
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
-class DistilledSoftmax(DecodedTable, CompressedSoftmax):
+class DistilledSoftmax(DistilledTable, CompressedSoftmax):
     """A softmax over the vocabulary whose units are decoded from narrow rows.
 
     The table, a `Dense` kernel transposed, is that of `DistilledEmbedding`.
@@ -178,14 +129,13 @@ class DistilledSoftmax(DecodedTable, CompressedSoftmax):
         use_bias: Boolean. Whether each unit has a bias.
         embeddings_initializer: As in `DistilledEmbedding`.
         projection_initializer: Initializer of `projection`.
-        bias_initializer: Initializer of the bias.
         embeddings_regularizer: Regularizer of `embeddings`.
         projection_regularizer: Regularizer of `projection`.
-        bias_regularizer: Regularizer of the bias.
         embeddings_constraint: Constraint of `embeddings`.
         projection_constraint: Constraint of `projection`.
-        bias_constraint: Constraint of the bias.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        **kwargs: `bias_initializer`, `bias_regularizer` and `bias_constraint`
+            as for `keras.layers.Dense`, and base layer keyword arguments, such
+            as `name` and `dtype`.
 
     Input shape:
         Float tensor of shape `(batch, ..., width)`.
@@ -213,25 +163,16 @@ class DistilledSoftmax(DecodedTable, CompressedSoftmax):
         use_bias=True,
         embeddings_initializer="uniform",
         projection_initializer="lecun_normal",
-        bias_initializer="zeros",
         embeddings_regularizer=None,
         projection_regularizer=None,
-        bias_regularizer=None,
         embeddings_constraint=None,
         projection_constraint=None,
-        bias_constraint=None,
         **kwargs,
     ):
         super().__init__(
-            units,
-            activation=activation,
-            use_bias=use_bias,
-            bias_initializer=bias_initializer,
-            bias_regularizer=bias_regularizer,
-            bias_constraint=bias_constraint,
-            **kwargs,
+            units, activation=activation, use_bias=use_bias, **kwargs
         )
-        self.set_decoder(
+        self._set_structure(
             rank,
             decoder_activation,
             hidden_dim,
@@ -242,49 +183,6 @@ class DistilledSoftmax(DecodedTable, CompressedSoftmax):
             embeddings_constraint=embeddings_constraint,
             projection_constraint=projection_constraint,
         )
-
-    def build_table(self, width):
-        at_most("rank", self.rank, "width", width)
-        self.add_decoder(self.units, width)
-
-    @classmethod
-    def from_dense(
-        cls,
-        table,
-        rank,
-        hidden_dim=None,
-        decoder_activation="relu",
-        bias=None,
-        frequencies=None,
-        epochs=None,
-        learning_rate=1e-2,
-        seed=0,
-        verbose=0,
-        **kwargs,
-    ):
-        """Returns a built layer fitted to a table.
-
-        Args:
-            table: Array of shape `(units, width)`: a `Dense` kernel transposed.
-            rank: Integer, at most `width`.
-            hidden_dim: Integer, or `None` for the paper's form.
-            decoder_activation: Activation function of the decoder.
-            bias: Array of shape `(vocabulary,)`, or `None`.
-            frequencies, epochs, learning_rate, seed, verbose: As in
-                `DistilledEmbedding.from_dense`.
-            **kwargs: Other arguments of the constructor.
-        """
-        fitting = epochs, learning_rate, seed, verbose
-        activation = {"activation": decoder_activation}
-        fitted = DistilledEmbedding.from_dense(
-            table, rank, hidden_dim, frequencies, *fitting, **activation
-        )
-        units, width = fitted.dense_shape
-        layer = cls(units, rank, decoder_activation, hidden_dim, **kwargs)
-        layer.build((None, width))
-        layer.set_table(fitted.table_weights)
-        layer.set_bias(bias)
-        return layer
 
     def get_config(self):
         return {

@@ -1,45 +1,46 @@
-"""What the two sides of a distilled layer share: narrow rows and a decoder."""
+"""The table of a distilled layer: narrow rows and a decoder."""
+
+from typing import Any, Self
 
 import numpy as np
 from keras import activations, initializers, ops
 
-from keras_embcomp.checks import frequency_weights, positive_int
-from keras_embcomp.layers.base import Compressed
-from keras_embcomp.layers.distilled.fitting import fit_rows
+from keras_embcomp._types import Array, ArrayLike, Tensor
+from keras_embcomp.checks import at_most, positive_int
+from keras_embcomp.layers.base import Compressed, Resizing
+from keras_embcomp.layers.distilled.fitting import fit_table
+from keras_embcomp.layers.execution import current_execution
 from keras_embcomp.numerics.distilled import (
     Decoder,
     decoded_logits,
     decoded_scores,
-    lifted,
-    principal_rows,
-    regressed,
-    rescaled,
-    with_hidden_layer,
 )
-from keras_embcomp.numerics.lookup import from_the_end_once, take_rows
-from keras_embcomp.layers.factors import whole
+from keras_embcomp.numerics.execution import Execution
+from keras_embcomp.numerics.lookup import from_the_end_once
 
 _BLOCK_ROWS = 16_384
-_SHOWN_ROWS = 1_000_000  # in all epochs
 _LIFT = initializers.Constant(0.05)
 
 
-class DecodedTable(Compressed):
-    """A table decoded from narrow rows, to be mixed into either side."""
+class DistilledTable(Compressed):
+    """The table is decoded from `embeddings`, which are narrow rows."""
 
-    def set_decoder(self, rank, activation, hidden_dim, **parts):
-        """Keeps what the decoder depends on."""
+    def _set_structure(
+        self, rank: int, activation: Any, hidden_dim: int | None, **parts: Any
+    ) -> None:
         self.rank = positive_int("rank", rank)
         if hidden_dim is not None:
             hidden_dim = positive_int("hidden_dim", hidden_dim)
         self.hidden_dim = hidden_dim
         self.decoder_activation = activations.get(activation)
-        self.set_parts(**parts)
+        self._set_parts(**parts)
 
-    def add_decoder(self, vocabulary, width):
-        """Creates the weights of the table."""
-        self.embeddings = self.add_table_weight(
-            "embeddings", (vocabulary, self.rank)
+    def _check_width(self, name, width):
+        at_most("rank", self.rank, name, width)
+
+    def _build_table(self, width):
+        self.embeddings = self._add_table_weight(
+            "embeddings", (self._vocabulary, self.rank)
         )
         features = self.hidden_dim or self.rank
         # Without a hidden layer, a row whose features are all 0 would have no
@@ -49,7 +50,7 @@ class DecodedTable(Compressed):
             shape=(features,),
             initializer="zeros" if self.hidden_dim else _LIFT,
         )
-        self.projection = self.add_table_weight(
+        self.projection = self._add_table_weight(
             "projection", (features, width), shared=True
         )
         self.projection_bias = self.add_weight(
@@ -57,13 +58,13 @@ class DecodedTable(Compressed):
         )
         self.hidden_kernel = self.shortcut = None
         if self.hidden_dim:
-            self.hidden_kernel = self.add_factor(
+            self.hidden_kernel = self._add_factor(
                 "hidden_kernel",
                 (self.rank, self.hidden_dim),
                 shared=True,
                 initializer="he_normal",
             )
-            self.shortcut = self.add_factor(
+            self.shortcut = self._add_factor(
                 "shortcut",
                 (self.rank, width),
                 shared=True,
@@ -71,8 +72,8 @@ class DecodedTable(Compressed):
             )
 
     @property
-    def decoder(self):
-        """What decodes narrow rows, of the dtypes of the weights."""
+    def _decoder(self):
+        """What decodes narrow rows, in the dtypes of the weights."""
         return Decoder(
             self.decoder_activation,
             self.hidden_bias,
@@ -82,41 +83,112 @@ class DecodedTable(Compressed):
             self.shortcut,
         )
 
-    def rows(self, ids):
-        """Returns the rows `ids` of the table."""
-        ids = from_the_end_once(ids, self.dense_shape[0])
-        narrow = ops.cast(take_rows(self.embeddings, ids), self.compute_dtype)
-        return self.decoder.cast(narrow.dtype, ids).decode(narrow)
+    def rows(self, ids: Tensor) -> Tensor:
+        execution = current_execution()
+        ids = from_the_end_once(execution, ids, self._vocabulary)
+        narrow = execution.take(self.embeddings, ids)
+        narrow = ops.cast(narrow, self.compute_dtype)
+        decoder = self._decoder.cast(execution, narrow.dtype, ids)
+        return decoder.decode(execution, narrow)
 
-    def row_scores(self, hidden):
-        decoder = self.decoder.cast(hidden.dtype)
-        return [decoded_scores(hidden, self.embeddings, decoder)], None
+    def _logit_blocks(self, hidden):
+        execution = current_execution()
+        decoder = self._decoder.cast(execution, hidden.dtype, hidden)
+        blocks = decoded_logits(execution, hidden, self.embeddings, decoder)
+        return blocks, None
 
-    def logit_blocks(self, hidden):
-        decoder = self.decoder.cast(hidden.dtype, hidden)
-        return decoded_logits(hidden, self.embeddings, decoder), None
+    def _row_scores(self, hidden):
+        execution = current_execution()
+        decoder = self._decoder.cast(execution, hidden.dtype)
+        scores = decoded_scores(execution, hidden, self.embeddings, decoder)
+        return [scores], None
 
-    def logits(self, hidden):
-        """Returns `hidden @ table.T`, of shape `(..., vocabulary)`."""
-        blocks, _ = self.logit_blocks(hidden)
-        return blocks[0] if len(blocks) == 1 else ops.concatenate(blocks, -1)
+    def to_dense(self) -> Array:
+        execution = current_execution()
+        embeddings = execution.whole(self.embeddings, "float32")
+        decoder = self._decoder.cast(execution, "float32")
+        blocks = [
+            decoder.decode(Execution(), embeddings[start : start + _BLOCK_ROWS])
+            for start in range(0, self._vocabulary, _BLOCK_ROWS)
+        ]
+        return np.concatenate([ops.convert_to_numpy(b) for b in blocks])
 
-    def to_dense(self):
-        """Returns the table as a float32 NumPy array of `dense_shape`."""
-        embeddings = whole(self.embeddings, "float32")
-        decoder = self.decoder.cast("float32")
-        return np.concatenate(
-            [
-                ops.convert_to_numpy(
-                    decoder.decode(embeddings[start : start + _BLOCK_ROWS])
-                )
-                for start in range(0, embeddings.shape[0], _BLOCK_ROWS)
-            ]
+    @classmethod
+    def from_dense(
+        cls,
+        table: ArrayLike,
+        rank: int,
+        hidden_dim: int | None = None,
+        *,
+        frequencies: ArrayLike | None = None,
+        epochs: int | None = None,
+        learning_rate: float = 1e-2,
+        seed: int = 0,
+        verbose: int = 0,
+        **kwargs: Any,
+    ) -> Self:
+        """Returns a built layer fitted to a table: stage two of the paper.
+
+        The fit starts from the best affine table of the rank, or near it. For
+        the paper's form with ReLU there is none nearer; otherwise Adam goes on.
+
+        Args:
+            table: Array of shape `(vocabulary, width)`: the table of an
+                embedding, or a `Dense` kernel transposed.
+            rank: Integer, at most `width`.
+            hidden_dim: Integer, or `None` for the paper's form.
+            frequencies: Counts of shape `(vocabulary,)`. If given, a row's
+                squared error is weighed by its count.
+            epochs: Integer. Passes over the table, at most; it ends after five
+                without a gain. `None` is 120, and less from 8,333 rows on, to
+                30 from 33,333.
+            learning_rate: Number. The highest rate, for unit variance.
+            seed: Integer. Seed of the hidden layer and of the order of rows.
+            verbose: As in `keras.Model.fit`: 1 shows a progress bar.
+            **kwargs: Other arguments of the constructor. On the output side
+                `bias` too, an array of shape `(vocabulary,)`; `None` starts
+                from `bias_initializer`.
+
+        Raises:
+            ValueError: if the table is not a finite matrix, or an argument
+                does not fit it.
+
+        Reference:
+        - [Lioutas et al., 2020](https://arxiv.org/abs/1910.06720), Eq. 5
+        """
+        return cls._fitted(
+            table,
+            {"rank": rank, "hidden_dim": hidden_dim, **kwargs},
+            frequencies=frequencies,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            seed=seed,
+            verbose=verbose,
         )
 
+    def _fit(self, table, **how):
+        plain = self._plain_twin()
+        fit_table(plain, table, **how)
+        self._set_table(plain._table_weights)
+
+    def _plain_twin(self):
+        """Returns a built float32 layer of the same structure.
+
+        Parts, masks and half precision are for training that follows a fit.
+        """
+        config = {
+            key: value
+            for key, value in self.get_config().items()
+            if key not in self._part_names
+        }
+        plain = {"dtype": "float32", "trainable": True}
+        plain["fake_quantization"] = None
+        layer = type(self).from_config({**config, **plain})
+        layer.build((None, self.dense_shape[1]))
+        return layer
+
     @property
-    def can_settle(self):
-        """Whether `settle` can be called."""
+    def _can_fold_relu(self) -> bool:
         return (
             self.hidden_dim is None
             and self.decoder_activation is activations.relu
@@ -124,8 +196,8 @@ class DecodedTable(Compressed):
             and self.fake_quantization is None
         )
 
-    def settle(self):
-        """Takes the ReLU into `embeddings`, as weights will not change again.
+    def _fold_relu(self) -> None:
+        """Folds the ReLU into `embeddings`; for inference only.
 
         `relu(u + b)` is `max(u, -b) + b`: a feature that ReLU leaves alone is
         stored as it is, and its bias becomes one of the rows. Where it cuts
@@ -142,17 +214,13 @@ class DecodedTable(Compressed):
         self.projection_bias.assign_add(shift @ projection)
         self.decoder_activation = activations.linear
 
-    def activation_of(self, array):
-        """Returns the decoder's activation of a NumPy array, as another."""
-        return ops.convert_to_numpy(self.decoder_activation(array))
-
-    def set_table(self, weights):
-        """Assigns the weights of the table, in the order of `table_weights`."""
-        for weight, value in zip(self.table_weights, weights, strict=True):
+    def _set_table(self, weights):
+        """Assigns weights in the order of `_table_weights`."""
+        for weight, value in zip(self._table_weights, weights, strict=True):
             weight.assign(value)
 
     @property
-    def table_weights(self):
+    def _table_weights(self):
         """The weights of the table, without the bias of an output layer."""
         weights = [
             self.embeddings,
@@ -164,49 +232,15 @@ class DecodedTable(Compressed):
             weights += [self.hidden_kernel, self.shortcut]
         return weights
 
+    def _resizing(self, vocabulary):
+        return Resizing()
+
+    def _check_weights(self):
+        """Any numbers make a table."""
+
     def get_config(self):
         return {
             **super().get_config(),
             "rank": self.rank,
             "hidden_dim": self.hidden_dim,
         }
-
-
-def fit_table(layer, table, frequencies, epochs, learning_rate, seed, verbose):
-    """Assigns the weights of a built float32 embedding that fit a table best.
-
-    Starts from the best affine table, which for the paper's form with ReLU is
-    the best of all, and is learned further otherwise.
-    """
-    if epochs is None:
-        epochs = min(max(_SHOWN_ROWS // len(table), 30), 120)
-    positive_int("epochs", epochs)
-    weights = frequency_weights(frequencies, len(table))
-    *affine, scale = principal_rows(table, layer.rank, weights)
-    table = table / scale
-    # Entries as large as a dense table's, so that an optimizer moves them as
-    # much when the layer is trained further.
-    factor = scale * (table.shape[1] / layer.rank) ** 0.5
-    if not layer.hidden_dim:
-        arrays = rescaled(lifted(*affine), factor, scale)
-        features = (arrays[0] + arrays[1]).astype("float32")
-        if np.array_equal(layer.activation_of(features), features):
-            layer.set_table(arrays)
-            return
-    if layer.hidden_dim:
-        start = with_hidden_layer(*affine, layer.hidden_dim, seed)
-    else:
-        factor = 1.0
-        start = regressed(affine[0], layer.activation_of, table, weights)
-    layer.set_table(start)
-    fit_rows(
-        layer,
-        table,
-        weights,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        seed=seed,
-        verbose=verbose,
-    )
-    found = [ops.convert_to_numpy(weight) for weight in layer.table_weights]
-    layer.set_table(rescaled(found, factor, scale))

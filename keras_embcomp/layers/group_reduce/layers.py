@@ -1,16 +1,14 @@
 """GroupReduce: frequent words in groups of a higher rank than rare ones."""
 
 import keras
-import numpy as np
 
 from keras_embcomp.layers.base import CompressedEmbedding
+from keras_embcomp.layers.group_reduce.table import GroupReduceTable
 from keras_embcomp.layers.softmax import CompressedSoftmax
-from keras_embcomp.layers.group_reduce.table import WordGroups
-from keras_embcomp.numerics.group_reduce.fitting import group_reduce
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
-class GroupReduceEmbedding(WordGroups, CompressedEmbedding):
+class GroupReduceEmbedding(GroupReduceTable, CompressedEmbedding):
     """Embeds ids by low-rank factors of the group that a word is in.
 
     Words are in groups by frequency. A group of `n` words and rank `k` is the
@@ -26,7 +24,7 @@ class GroupReduceEmbedding(WordGroups, CompressedEmbedding):
         group_sizes: Integers that sum to `input_dim`: the first group holds
             the ids from 0, and so on.
         group_ranks: A rank for each group, at most its size and `output_dim`.
-            `keras_embcomp.numerics.budget` turns a budget into both.
+            `keras_embcomp.budgets` turns a budget into both.
         permuted: Boolean. Whether the groups hold any ids, not ranges of
             them: the place of each id is then stored, as int32.
         embeddings_initializer: Initializer of the matrices of words.
@@ -64,6 +62,8 @@ class GroupReduceEmbedding(WordGroups, CompressedEmbedding):
     - [Chen et al., 2018](https://arxiv.org/abs/1806.06950)
     """
 
+    _words = "embeddings"
+
     def __init__(
         self,
         input_dim,
@@ -81,9 +81,7 @@ class GroupReduceEmbedding(WordGroups, CompressedEmbedding):
         **kwargs,
     ):
         super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
-        self.set_groups(
-            "input_dim",
-            self.input_dim,
+        self._set_structure(
             group_sizes,
             group_ranks,
             permuted,
@@ -94,52 +92,11 @@ class GroupReduceEmbedding(WordGroups, CompressedEmbedding):
             embeddings_constraint=embeddings_constraint,
             projections_constraint=projections_constraint,
         )
-        self.check_ranks("output_dim", self.output_dim)
-
-    def build(self, input_shape=None):
-        self.embeddings = self.add_groups(self.output_dim, "embeddings")
-
-    def word_rows(self):
-        return self.embeddings
-
-    @classmethod
-    def from_dense(
-        cls,
-        table,
-        group_sizes,
-        group_ranks,
-        frequencies=None,
-        max_sweeps=0,
-        sort=True,
-        **kwargs,
-    ):
-        """Returns a built layer with the best factors of each group.
-
-        Args:
-            table: Array of shape `(vocabulary, width)`.
-            group_sizes: Sizes of the groups, the most frequent first.
-            group_ranks: A rank for each group.
-            frequencies: Counts of shape `(vocabulary,)`. They weigh squared
-                errors, and words are grouped by them: if not sorted already,
-                the layer is `permuted`. Words that were not counted weigh half
-                of the least counted.
-            max_sweeps: Integer. How often to move words to the groups that fit
-                them better, at most: the paper's refinement. Groups change
-                their sizes then, and the layer is `permuted`.
-            sort: Boolean. `False` keeps ranges of ids as groups.
-            **kwargs: Other arguments of the constructor.
-        """
-        groups = group_reduce(
-            table, group_sizes, group_ranks, frequencies, max_sweeps, sort
-        )
-        layer = cls(*np.shape(table), **{**kwargs, **groups.structure()})
-        layer.build()
-        layer.set_groups_of(groups)
-        return layer
+        self._check_width("output_dim", self.output_dim)
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
-class GroupReduceSoftmax(WordGroups, CompressedSoftmax):
+class GroupReduceSoftmax(GroupReduceTable, CompressedSoftmax):
     """A softmax over the vocabulary whose groups of units have low ranks.
 
     A group's logits cost two thin products. `top_k` and `log_prob` need not
@@ -156,14 +113,13 @@ class GroupReduceSoftmax(WordGroups, CompressedSoftmax):
         use_bias: Boolean. Whether each unit has a bias.
         kernels_initializer: Initializer of the matrices of units.
         projections_initializer: Initializer of the projections.
-        bias_initializer: Initializer of the bias.
         kernels_regularizer: Regularizer of the matrices of units.
         projections_regularizer: Regularizer of the projections.
-        bias_regularizer: Regularizer of the bias.
         kernels_constraint: Constraint of the matrices of units.
         projections_constraint: Constraint of the projections.
-        bias_constraint: Constraint of the bias.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        **kwargs: `bias_initializer`, `bias_regularizer` and `bias_constraint`
+            as for `keras.layers.Dense`, and base layer keyword arguments, such
+            as `name` and `dtype`.
 
     Input shape:
         Float tensor of shape `(batch, ..., width)`.
@@ -184,6 +140,8 @@ class GroupReduceSoftmax(WordGroups, CompressedSoftmax):
     - [Chen et al., 2018](https://arxiv.org/abs/1806.06950)
     """
 
+    _words = "kernels"
+
     def __init__(
         self,
         units,
@@ -194,27 +152,16 @@ class GroupReduceSoftmax(WordGroups, CompressedSoftmax):
         use_bias=True,
         kernels_initializer="glorot_uniform",
         projections_initializer="lecun_normal",
-        bias_initializer="zeros",
         kernels_regularizer=None,
         projections_regularizer=None,
-        bias_regularizer=None,
         kernels_constraint=None,
         projections_constraint=None,
-        bias_constraint=None,
         **kwargs,
     ):
         super().__init__(
-            units,
-            activation=activation,
-            use_bias=use_bias,
-            bias_initializer=bias_initializer,
-            bias_regularizer=bias_regularizer,
-            bias_constraint=bias_constraint,
-            **kwargs,
+            units, activation=activation, use_bias=use_bias, **kwargs
         )
-        self.set_groups(
-            "units",
-            self.units,
+        self._set_structure(
             group_sizes,
             group_ranks,
             permuted,
@@ -225,45 +172,3 @@ class GroupReduceSoftmax(WordGroups, CompressedSoftmax):
             kernels_constraint=kernels_constraint,
             projections_constraint=projections_constraint,
         )
-
-    def build_table(self, width):
-        self.check_ranks("width", width)
-        self.kernels = self.add_groups(width, "kernels")
-
-    def word_rows(self):
-        return self.kernels
-
-    def logit_blocks(self, hidden):
-        return self.group_logits(hidden), self.places
-
-    @classmethod
-    def from_dense(
-        cls,
-        table,
-        group_sizes,
-        group_ranks,
-        bias=None,
-        frequencies=None,
-        max_sweeps=0,
-        sort=True,
-        **kwargs,
-    ):
-        """Returns a built layer with the best factors of each group.
-
-        Args:
-            table: Array of shape `(units, width)`: a `Dense` kernel transposed.
-            group_sizes: Sizes of the groups, the most frequent first.
-            group_ranks: A rank for each group.
-            bias: Array of shape `(vocabulary,)`, or `None`.
-            frequencies, max_sweeps, sort: As in `GroupReduceEmbedding`.
-            **kwargs: Other arguments of the constructor.
-        """
-        groups = group_reduce(
-            table, group_sizes, group_ranks, frequencies, max_sweeps, sort
-        )
-        units, width = np.shape(table)
-        layer = cls(units, **{**kwargs, **groups.structure()})
-        layer.build((None, width))
-        layer.set_groups_of(groups)
-        layer.set_bias(bias)
-        return layer

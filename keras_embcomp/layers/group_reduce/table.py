@@ -1,8 +1,15 @@
-"""What the two sides of a GroupReduce layer share: groups of words."""
+"""The table of a GroupReduce layer: groups of rows, each of a low rank."""
 
+from typing import Any, Self
+
+import numpy as np
 from keras import ops
 
+from keras_embcomp._types import Array, ArrayLike, Tensor
 from keras_embcomp.layers.base import Compressed, fixed_vocabulary
+from keras_embcomp.layers.execution import current_execution
+from keras_embcomp.layers.factors import in_numpy
+from keras_embcomp.numerics.group_reduce.fitting import group_reduce
 from keras_embcomp.numerics.group_reduce.groups import (
     check_width,
     checked_ranks,
@@ -13,38 +20,37 @@ from keras_embcomp.numerics.group_reduce.groups import (
     grouped_table,
     stored_dense,
 )
-from keras_embcomp.numerics.lookup import gather_rows, inside_and_outside
-from keras_embcomp.layers.factors import in_numpy, whole
+from keras_embcomp.numerics.lookup import inside_and_outside
 
 
-class WordGroups(Compressed):
-    """A table in groups of rows, to be mixed into an input or output layer."""
+class GroupReduceTable(Compressed):
+    """The table is a stack of groups: low-rank products, or dense rows.
 
-    def set_groups(
-        self, name, vocabulary, group_sizes, group_ranks, permuted, **parts
-    ):
-        """Keeps what the groups depend on."""
-        self.group_sizes = checked_sizes(name, vocabulary, group_sizes)
+    A side names the factor that has a row for each word, `_words`: its weights
+    are called so, and its parts.
+    """
+
+    _words: str
+
+    def _set_structure(
+        self, group_sizes: Any, group_ranks: Any, permuted: bool, **parts: Any
+    ) -> None:
+        self.group_sizes = checked_sizes(
+            self._vocabulary_name, self._vocabulary, group_sizes
+        )
         self.group_ranks = checked_ranks(self.group_sizes, group_ranks)
         self.permuted = permuted
-        self.set_parts(**parts)
+        self._set_parts(**parts)
 
-    def check_ranks(self, name, width):
-        """Raises if a rank exceeds the width, which messages call `name`."""
+    def _check_width(self, name, width):
         check_width(name, width, self.group_ranks)
 
-    def add_groups(self, width, factor):
-        """Creates the weights; returns those with a row for each word.
-
-        Args:
-            width: Columns of the table.
-            factor: Name of the weights that are returned.
-        """
+    def _build_table(self, width):
         self.places = None
         if self.permuted:
             self.places = self.add_weight(
                 name="places",
-                shape=(sum(self.group_sizes),),
+                shape=(self._vocabulary,),
                 dtype="int32",
                 initializer=_in_order,
                 trainable=False,
@@ -54,16 +60,20 @@ class WordGroups(Compressed):
         for index, (size, rank) in enumerate(groups):
             dense = stored_dense(size, rank, width)
             shape = (size, width if dense else rank)
-            factors.append(self.add_table_weight(factor, shape, index))
+            factors.append(self._add_table_weight(self._words, shape, index))
             if not dense:
                 self.projections.append(
-                    self.add_table_weight(
+                    self._add_table_weight(
                         "projections", (rank, width), index, shared=True
                     )
                 )
-        return factors
+        setattr(self, self._words, factors)
 
-    def group_projections(self, width):
+    @property
+    def _word_factors(self):
+        return getattr(self, self._words)
+
+    def _group_projections(self, width):
         """Returns the projection of each group, `None` for a dense one."""
         projections = iter(self.projections)
         return [
@@ -73,66 +83,114 @@ class WordGroups(Compressed):
             )
         ]
 
-    def word_rows(self):
-        """Returns the factor of each group that has a row for each word."""
-        raise NotImplementedError
-
-    def rows(self, ids):
-        """Returns the rows `ids` of the table."""
+    def rows(self, ids: Tensor) -> Tensor:
+        execution = current_execution()
         vocabulary, width = self.dense_shape
-        places, outside = inside_and_outside(ids, vocabulary)
+        places, outside = inside_and_outside(execution, ids, vocabulary)
         if self.permuted:
-            places = gather_rows(self.places, places)
+            places = execution.gather(self.places, places)
         return grouped_rows(
+            execution,
             places,
             outside,
-            self.word_rows(),
-            self.group_projections(width),
+            self._word_factors,
+            self._group_projections(width),
             self.compute_dtype,
         )
 
-    def row_scores(self, hidden):
-        rows = [whole(factor, hidden.dtype) for factor in self.word_rows()]
-        projections = self.group_projections(hidden.shape[-1])
-        return grouped_scores(hidden, rows, projections), self.places
+    def _logit_blocks(self, hidden):
+        projections = self._group_projections(hidden.shape[-1])
+        logits = grouped_logits(
+            current_execution(), hidden, self._word_factors, projections
+        )
+        return logits, self.places
 
-    def group_logits(self, hidden):
-        """Returns the logits of each group."""
-        projections = self.group_projections(hidden.shape[-1])
-        return grouped_logits(hidden, self.word_rows(), projections)
+    def _row_scores(self, hidden):
+        execution = current_execution()
+        rows = [execution.whole(f, hidden.dtype) for f in self._word_factors]
+        projections = self._group_projections(hidden.shape[-1])
+        scores = grouped_scores(execution, hidden, rows, projections)
+        return scores, self.places
 
-    def logits(self, hidden):
-        """Returns the logits of all groups in the order of ids."""
-        logits = ops.concatenate(self.group_logits(hidden), axis=-1)
-        if self.permuted:
-            logits = ops.take(logits, self.places, axis=-1)
-        return logits
-
-    def to_dense(self):
-        """Returns the table as a float32 NumPy array of `dense_shape`."""
+    def to_dense(self) -> Array:
         table = grouped_table(
-            [in_numpy(factor) for factor in self.word_rows()],
+            [in_numpy(factor) for factor in self._word_factors],
             [
                 None if projection is None else in_numpy(projection)
-                for projection in self.group_projections(self.dense_shape[1])
+                for projection in self._group_projections(self.dense_shape[1])
             ],
         )
         if self.places is None:
             return table
         return table[ops.convert_to_numpy(self.places)]
 
-    def set_groups_of(self, groups):
-        """Assigns decomposed groups."""
+    @classmethod
+    def from_dense(
+        cls,
+        table: ArrayLike,
+        group_sizes: Any,
+        group_ranks: Any,
+        *,
+        frequencies: ArrayLike | None = None,
+        max_sweeps: int = 0,
+        sort: bool = True,
+        **kwargs: Any,
+    ) -> Self:
+        """Returns a built layer with the best factors of each group.
+
+        Args:
+            table: Array of shape `(vocabulary, width)`: the table of an
+                embedding, or a `Dense` kernel transposed.
+            group_sizes: Sizes of the groups, the most frequent first.
+            group_ranks: A rank for each group.
+            frequencies: Counts of shape `(vocabulary,)`. They weigh squared
+                errors, and words are grouped by them: if not sorted already,
+                the layer is `permuted`. Words that were not counted weigh half
+                of the least counted.
+            max_sweeps: Integer. How often to move words to the groups that fit
+                them better, at most: the paper's refinement. Groups change
+                their sizes then, and the layer is `permuted`.
+            sort: Boolean. `False` keeps ranges of ids as groups.
+            **kwargs: Other arguments of the constructor. On the output side
+                `bias` too, an array of shape `(vocabulary,)`; `None` starts
+                from `bias_initializer`.
+
+        Raises:
+            ValueError: if the table is not a finite matrix, or an argument
+                does not fit it.
+
+        Reference:
+        - [Chen et al., 2018](https://arxiv.org/abs/1806.06950), Algorithm 1
+        """
+        groups = group_reduce(
+            table, group_sizes, group_ranks, frequencies, max_sweeps, sort
+        )
+        arguments = {**kwargs, **groups.structure()}
+        return cls._fitted(table, arguments, groups=groups)
+
+    def _fit(self, table, groups=None):
         projections = [p for p in groups.projections if p is not None]
         factors = [*groups.embeddings, *projections]
-        weights = [*self.word_rows(), *self.projections]
+        weights = [*self._word_factors, *self.projections]
         for weight, factor in zip(weights, factors, strict=True):
             weight.assign(factor)
         if self.permuted:
             self.places.assign(groups.places())
 
-    def resized_config(self, vocabulary):
+    def _resizing(self, vocabulary):
         raise fixed_vocabulary(self)
+
+    def _check_weights(self):
+        """Raises unless the places are a permutation."""
+        if not self.permuted:
+            return
+        places = ops.convert_to_numpy(self.places)
+        if not np.array_equal(np.sort(places), np.arange(len(places))):
+            raise ValueError(
+                "The places in a file must hold each group's place once. "
+                f"Received: places from {places.min()} to {places.max()} with "
+                f"{len(np.unique(places))} that differ, for {len(places)} words"
+            )
 
     def get_config(self):
         return {

@@ -2,15 +2,13 @@
 
 import keras
 
-from keras_embcomp.checks import finite_table
 from keras_embcomp.layers.base import CompressedEmbedding
+from keras_embcomp.layers.hashed.table import HashedTable
 from keras_embcomp.layers.softmax import CompressedSoftmax
-from keras_embcomp.layers.hashed.table import SharedSubvectors
-from keras_embcomp.numerics.hashed.subvectors import check_parts
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
-class HashedEmbedding(SharedSubvectors, CompressedEmbedding):
+class HashedEmbedding(HashedTable, CompressedEmbedding):
     """Embeds ids by pieces out of a pool of shared sub-vectors.
 
     A row is `num_parts` sub-vectors, one after the other. Which ones is random,
@@ -78,9 +76,7 @@ class HashedEmbedding(SharedSubvectors, CompressedEmbedding):
         **kwargs,
     ):
         super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
-        self.set_pool(
-            "input_dim",
-            self.input_dim,
+        self._set_structure(
             num_subvectors,
             num_parts,
             seed,
@@ -89,41 +85,14 @@ class HashedEmbedding(SharedSubvectors, CompressedEmbedding):
             subvectors_regularizer=subvectors_regularizer,
             subvectors_constraint=subvectors_constraint,
         )
-        check_parts("output_dim", self.output_dim, self.num_parts)
-
-    def build(self, input_shape=None):
-        self.add_pool(self.output_dim)
-
-    @classmethod
-    def from_dense(
-        cls, table, num_subvectors, num_parts=8, frequencies=None, **kwargs
-    ):
-        """Returns a built layer whose pool is fitted to a table.
-
-        A sub-vector becomes the mean of the pieces that use it. As these are
-        picked at random, this loses nearly all that a trained table holds: it
-        is a start for distillation, not a way to compress a trained model.
-
-        Args:
-            table: Array of shape `(vocabulary, width)`.
-            num_subvectors: Integer. Size of the pool.
-            num_parts: Integer. Pieces of a row; it divides the width.
-            frequencies: Counts of shape `(vocabulary,)`. If given, a row's
-                squared error is weighed by its count.
-            **kwargs: Other arguments of the constructor.
-        """
-        table = finite_table("table", table)
-        layer = cls(*table.shape, num_subvectors, num_parts=num_parts, **kwargs)
-        layer.build()
-        layer.fit_pool(table, frequencies)
-        return layer
+        self._check_width("output_dim", self.output_dim)
 
     def get_config(self):
         return {**super().get_config(), "shared_pool": self.shared_pool}
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
-class HashedSoftmax(SharedSubvectors, CompressedSoftmax):
+class HashedSoftmax(HashedTable, CompressedSoftmax):
     """A softmax over the vocabulary whose kernel is made of shared pieces.
 
     Each part of the hidden state is multiplied with its own pool once, and the
@@ -142,12 +111,11 @@ class HashedSoftmax(SharedSubvectors, CompressedSoftmax):
         activation: Activation function. `None` gives logits.
         use_bias: Boolean. Whether each unit has a bias.
         subvectors_initializer: Initializer of the pools.
-        bias_initializer: Initializer of the bias.
         subvectors_regularizer: Regularizer of the pools.
-        bias_regularizer: Regularizer of the bias.
         subvectors_constraint: Constraint of the pools.
-        bias_constraint: Constraint of the bias.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        **kwargs: `bias_initializer`, `bias_regularizer` and `bias_constraint`
+            as for `keras.layers.Dense`, and base layer keyword arguments, such
+            as `name` and `dtype`.
 
     Input shape:
         Float tensor of shape `(batch, ..., width)`.
@@ -174,25 +142,14 @@ class HashedSoftmax(SharedSubvectors, CompressedSoftmax):
         activation="softmax",
         use_bias=True,
         subvectors_initializer="uniform",
-        bias_initializer="zeros",
         subvectors_regularizer=None,
-        bias_regularizer=None,
         subvectors_constraint=None,
-        bias_constraint=None,
         **kwargs,
     ):
         super().__init__(
-            units,
-            activation=activation,
-            use_bias=use_bias,
-            bias_initializer=bias_initializer,
-            bias_regularizer=bias_regularizer,
-            bias_constraint=bias_constraint,
-            **kwargs,
+            units, activation=activation, use_bias=use_bias, **kwargs
         )
-        self.set_pool(
-            "units",
-            self.units,
+        self._set_structure(
             num_subvectors,
             num_parts,
             seed,
@@ -201,38 +158,3 @@ class HashedSoftmax(SharedSubvectors, CompressedSoftmax):
             subvectors_regularizer=subvectors_regularizer,
             subvectors_constraint=subvectors_constraint,
         )
-
-    def build_table(self, width):
-        check_parts("width", width, self.num_parts)
-        self.add_pool(width)
-
-    @classmethod
-    def from_dense(
-        cls,
-        table,
-        num_subvectors,
-        num_parts=8,
-        bias=None,
-        frequencies=None,
-        **kwargs,
-    ):
-        """Returns a built layer whose pools are fitted to a table.
-
-        Args:
-            table: Array of shape `(vocabulary, width)`: a `Dense` kernel
-                transposed. Nearly all that it holds is lost, as by
-                `HashedEmbedding.from_dense`.
-            num_subvectors: Integer. Size of the pools together.
-            num_parts: Integer. Pieces of a row; it divides the width.
-            bias: Array of shape `(vocabulary,)`. `None` starts from
-                `bias_initializer`.
-            frequencies: Counts of shape `(vocabulary,)`. If given, a row's
-                squared error is weighed by its count.
-            **kwargs: Other arguments of the constructor.
-        """
-        table = finite_table("table", table)
-        layer = cls(len(table), num_subvectors, num_parts=num_parts, **kwargs)
-        layer.build((None, table.shape[1]))
-        layer.fit_pool(table, frequencies)
-        layer.set_bias(bias)
-        return layer

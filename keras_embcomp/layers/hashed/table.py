@@ -1,12 +1,19 @@
-"""What the two sides of a hashed layer share: its pool of sub-vectors."""
+"""The table of a hashed layer: pieces out of a pool of sub-vectors."""
+
+from typing import Any, Self
 
 import numpy as np
 from keras import ops
 
+from keras_embcomp._types import Array, ArrayLike, Tensor
 from keras_embcomp.checks import at_most, frequency_weights, positive_int
 from keras_embcomp.layers.base import Compressed, fixed_vocabulary
+from keras_embcomp.layers.execution import current_execution
+from keras_embcomp.layers.factors import in_numpy
+from keras_embcomp.numerics.execution import Execution
 from keras_embcomp.numerics.hashed.subvectors import (
     assign,
+    check_parts,
     check_pool,
     fitted_subvectors,
     hashed_logits,
@@ -14,73 +21,116 @@ from keras_embcomp.numerics.hashed.subvectors import (
     hashed_scores,
 )
 from keras_embcomp.numerics.lookup import inside_and_outside
-from keras_embcomp.layers.factors import in_numpy, whole
 
 
-class SharedSubvectors(Compressed):
-    """A table made of a pool, to be mixed into an input or an output layer."""
+class HashedTable(Compressed):
+    """The row of a word is some of the sub-vectors, side by side."""
 
-    def set_pool(
+    def _set_structure(
         self,
-        vocabulary_name,
-        vocabulary,
-        num_subvectors,
-        num_parts,
-        seed,
-        shared_pool,
-        **parts,
-    ):
-        """Keeps what the pool and the assignment depend on."""
+        num_subvectors: int,
+        num_parts: int,
+        seed: int,
+        shared_pool: bool,
+        **parts: Any,
+    ) -> None:
         self.num_subvectors = positive_int("num_subvectors", num_subvectors)
         self.num_parts = positive_int("num_parts", num_parts)
         self.seed = seed
         self.shared_pool = shared_pool
-        check_pool(vocabulary_name, vocabulary, num_subvectors, num_parts)
+        names = self._vocabulary_name, self._vocabulary
+        check_pool(*names, num_subvectors, num_parts)
         if not shared_pool:
             at_most("num_parts", num_parts, "num_subvectors", num_subvectors)
-        self.assignment = assign(
-            vocabulary, num_subvectors, num_parts, seed, shared_pool
+        self._assignment = assign(
+            self._vocabulary, num_subvectors, num_parts, seed, shared_pool
         )
-        self.set_parts(**parts)
+        self._set_parts(**parts)
 
-    def add_pool(self, width):
-        self.subvectors = self.add_table_weight(
+    def _check_width(self, name, width):
+        check_parts(name, width, self.num_parts)
+
+    def _build_table(self, width):
+        self.subvectors = self._add_table_weight(
             "subvectors", (self.num_subvectors, width // self.num_parts)
         )
 
-    def rows(self, ids):
-        """Returns the rows `ids` of the table."""
-        ids, outside = inside_and_outside(ids, self.assignment.vocabulary)
-        rows = hashed_rows(ids, outside, self.subvectors, self.assignment)
+    def rows(self, ids: Tensor) -> Tensor:
+        execution = current_execution()
+        ids, outside = inside_and_outside(execution, ids, self._vocabulary)
+        rows = hashed_rows(
+            execution, ids, outside, self.subvectors, self._assignment
+        )
         return ops.cast(rows, self.compute_dtype)
 
-    def row_scores(self, hidden):
-        pool = whole(self.subvectors, hidden.dtype)
-        return [hashed_scores(hidden, pool, self.assignment)], None
+    def _logit_blocks(self, hidden):
+        execution = current_execution()
+        pool = execution.whole(self.subvectors, hidden.dtype, hidden)
+        logits = hashed_logits(execution, hidden, pool, self._assignment)
+        return [logits], None
 
-    def logits(self, hidden):
-        """Returns `hidden @ table.T`, of shape `(..., vocabulary)`."""
-        pool = whole(self.subvectors, hidden.dtype, hidden)
-        return hashed_logits(hidden, pool, self.assignment)
+    def _row_scores(self, hidden):
+        execution = current_execution()
+        pool = execution.whole(self.subvectors, hidden.dtype)
+        scores = hashed_scores(execution, hidden, pool, self._assignment)
+        return [scores], None
 
-    def to_dense(self):
-        """Returns the table as a float32 NumPy array of `dense_shape`."""
+    def to_dense(self) -> Array:
         pool = in_numpy(self.subvectors)
-        ids = np.arange(self.dense_shape[0], dtype="int32")
-        rows = hashed_rows(ids, 0 * ids, pool, self.assignment)
+        ids = np.arange(self._vocabulary, dtype="int32")
+        rows = hashed_rows(Execution(), ids, 0 * ids, pool, self._assignment)
         return ops.convert_to_numpy(rows)
 
-    def fit_pool(self, table, frequencies):
-        """Assigns the pool that is nearest to a table."""
-        weights = frequency_weights(frequencies, len(table))
-        self.subvectors.assign(
-            fitted_subvectors(
-                table, weights, self.num_subvectors, self.assignment
-            )
-        )
+    @classmethod
+    def from_dense(
+        cls,
+        table: ArrayLike,
+        num_subvectors: int,
+        num_parts: int = 8,
+        *,
+        frequencies: ArrayLike | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Returns a built layer whose pool is fitted to a table.
 
-    def resized_config(self, vocabulary):
+        A sub-vector becomes the mean of the pieces that use it. They are
+        picked at random, so this loses nearly all that a trained table holds:
+        it is a start for distillation, not a way to compress a trained model.
+
+        Args:
+            table: Array of shape `(vocabulary, width)`: the table of an
+                embedding, or a `Dense` kernel transposed.
+            num_subvectors: Integer. Size of the pool, or of all pools.
+            num_parts: Integer. Pieces of a row; it divides the width.
+            frequencies: Counts of shape `(vocabulary,)`. If given, a row's
+                squared error is weighed by its count.
+            **kwargs: Other arguments of the constructor. On the output side
+                `bias` too, an array of shape `(vocabulary,)`; `None` starts
+                from `bias_initializer`.
+
+        Raises:
+            ValueError: if the table is not a finite matrix, or an argument
+                does not fit it.
+        """
+        arguments = {
+            "num_subvectors": num_subvectors,
+            "num_parts": num_parts,
+            **kwargs,
+        }
+        return cls._fitted(table, arguments, frequencies=frequencies)
+
+    def _fit(self, table, frequencies=None):
+        weights = frequency_weights(frequencies, len(table))
+        pool = fitted_subvectors(
+            table, weights, self.num_subvectors, self._assignment
+        )
+        self.subvectors.assign(pool)
+
+    def _resizing(self, vocabulary):
         raise fixed_vocabulary(self)
+
+    def _check_weights(self):
+        """Any numbers make a table."""
 
     def get_config(self):
         return {

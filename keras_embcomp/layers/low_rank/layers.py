@@ -1,19 +1,14 @@
 """Low rank: the table is the product of two thin matrices."""
 
 import keras
-from keras import ops
 
-from keras_embcomp.checks import at_most, positive_int
 from keras_embcomp.layers.base import CompressedEmbedding
+from keras_embcomp.layers.low_rank.table import LowRankTable
 from keras_embcomp.layers.softmax import CompressedSoftmax
-from keras_embcomp.numerics.lookup import from_the_end_once, take_rows
-from keras_embcomp.numerics.low_rank import truncated_svd
-from keras_embcomp.numerics.streaming import RowScores, products
-from keras_embcomp.layers.factors import in_numpy, times_rows, whole
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
-class LowRankEmbedding(CompressedEmbedding):
+class LowRankEmbedding(LowRankTable, CompressedEmbedding):
     """Embeds ids in a narrow space, then projects them to `output_dim`.
 
     The table is the product of `embeddings`, of shape `(input_dim, rank)`, and
@@ -77,9 +72,8 @@ class LowRankEmbedding(CompressedEmbedding):
         **kwargs,
     ):
         super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
-        self.rank = positive_int("rank", rank)
-        at_most("rank", self.rank, "output_dim", self.output_dim)
-        self.set_parts(
+        self._set_structure(
+            rank,
             embeddings_initializer=embeddings_initializer,
             projection_initializer=projection_initializer,
             embeddings_regularizer=embeddings_regularizer,
@@ -87,55 +81,11 @@ class LowRankEmbedding(CompressedEmbedding):
             embeddings_constraint=embeddings_constraint,
             projection_constraint=projection_constraint,
         )
-
-    def build(self, input_shape=None):
-        self.embeddings = self.add_table_weight(
-            "embeddings", (self.input_dim, self.rank)
-        )
-        self.projection = self.add_table_weight(
-            "projection", (self.rank, self.output_dim), shared=True
-        )
-
-    def rows(self, ids):
-        return _rows(ids, self.embeddings, self.projection, self.compute_dtype)
-
-    def logits(self, hidden):
-        return _logits(hidden, self.embeddings, self.projection)
-
-    def row_scores(self, hidden):
-        return [_scores(hidden, self.embeddings, self.projection)], None
-
-    def to_dense(self):
-        return _product(self.embeddings, self.projection)
-
-    @classmethod
-    def from_dense(cls, table, rank, frequencies=None, **kwargs):
-        """Returns a built layer with the best table of its rank.
-
-        The factors are those of the truncated SVD: left singular vectors times
-        singular values, and right singular vectors.
-
-        Args:
-            table: Array of shape `(vocabulary, width)`.
-            rank: Integer, at most `width`.
-            frequencies: Counts of shape `(vocabulary,)`. If given, a row's
-                squared error is weighed by its count.
-            **kwargs: Other arguments of the constructor.
-        """
-        embeddings, projection = truncated_svd(table, rank, frequencies)
-        sizes = (len(embeddings), projection.shape[1])
-        layer = cls(*sizes, rank=rank, **kwargs)
-        layer.build()
-        layer.embeddings.assign(embeddings)
-        layer.projection.assign(projection)
-        return layer
-
-    def get_config(self):
-        return {**super().get_config(), "rank": self.rank}
+        self._check_width("output_dim", self.output_dim)
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
-class LowRankSoftmax(CompressedSoftmax):
+class LowRankSoftmax(LowRankTable, CompressedSoftmax):
     """A softmax over the vocabulary through a narrow space.
 
     The table, a `Dense` kernel transposed, is the product of `embeddings`, of
@@ -152,14 +102,13 @@ class LowRankSoftmax(CompressedSoftmax):
         projection_initializer: Initializer of `projection`. The default gives
             the table's entries the variance that `embeddings_initializer` asks
             for.
-        bias_initializer: Initializer of the bias.
         embeddings_regularizer: Regularizer of `embeddings`.
         projection_regularizer: Regularizer of `projection`.
-        bias_regularizer: Regularizer of the bias.
         embeddings_constraint: Constraint of `embeddings`.
         projection_constraint: Constraint of `projection`.
-        bias_constraint: Constraint of the bias.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        **kwargs: `bias_initializer`, `bias_regularizer` and `bias_constraint`
+            as for `keras.layers.Dense`, and base layer keyword arguments, such
+            as `name` and `dtype`.
 
     Input shape:
         Float tensor of shape `(batch, ..., width)`.
@@ -185,26 +134,17 @@ class LowRankSoftmax(CompressedSoftmax):
         use_bias=True,
         embeddings_initializer="glorot_uniform",
         projection_initializer="lecun_normal",
-        bias_initializer="zeros",
         embeddings_regularizer=None,
         projection_regularizer=None,
-        bias_regularizer=None,
         embeddings_constraint=None,
         projection_constraint=None,
-        bias_constraint=None,
         **kwargs,
     ):
         super().__init__(
-            units,
-            activation=activation,
-            use_bias=use_bias,
-            bias_initializer=bias_initializer,
-            bias_regularizer=bias_regularizer,
-            bias_constraint=bias_constraint,
-            **kwargs,
+            units, activation=activation, use_bias=use_bias, **kwargs
         )
-        self.rank = positive_int("rank", rank)
-        self.set_parts(
+        self._set_structure(
+            rank,
             embeddings_initializer=embeddings_initializer,
             projection_initializer=projection_initializer,
             embeddings_regularizer=embeddings_regularizer,
@@ -212,72 +152,3 @@ class LowRankSoftmax(CompressedSoftmax):
             embeddings_constraint=embeddings_constraint,
             projection_constraint=projection_constraint,
         )
-
-    def build_table(self, width):
-        at_most("rank", self.rank, "width", width)
-        self.embeddings = self.add_table_weight(
-            "embeddings", (self.units, self.rank)
-        )
-        self.projection = self.add_table_weight(
-            "projection", (self.rank, width), shared=True
-        )
-
-    def rows(self, ids):
-        return _rows(ids, self.embeddings, self.projection, self.compute_dtype)
-
-    def logits(self, hidden):
-        return _logits(hidden, self.embeddings, self.projection)
-
-    def row_scores(self, hidden):
-        return [_scores(hidden, self.embeddings, self.projection)], None
-
-    def to_dense(self):
-        return _product(self.embeddings, self.projection)
-
-    @classmethod
-    def from_dense(cls, table, rank, bias=None, frequencies=None, **kwargs):
-        """Returns a built layer with the best table of its rank.
-
-        Args:
-            table: Array of shape `(vocabulary, width)`: a `Dense` kernel
-                transposed.
-            rank: Integer, at most `width`.
-            bias: Array of shape `(vocabulary,)`. `None` starts from
-                `bias_initializer`.
-            frequencies: Counts of shape `(vocabulary,)`. If given, a row's
-                squared error is weighed by its count.
-            **kwargs: Other arguments of the constructor.
-        """
-        embeddings, projection = truncated_svd(table, rank, frequencies)
-        layer = cls(len(embeddings), rank=rank, **kwargs)
-        layer.build((None, projection.shape[1]))
-        layer.embeddings.assign(embeddings)
-        layer.projection.assign(projection)
-        layer.set_bias(bias)
-        return layer
-
-    def get_config(self):
-        return {**super().get_config(), "rank": self.rank}
-
-
-def _rows(ids, embeddings, projection, dtype):
-    ids = from_the_end_once(ids, embeddings.shape[0])
-    narrow = ops.cast(take_rows(embeddings, ids), dtype)
-    return ops.matmul(narrow, whole(projection, dtype, ids))
-
-
-def _scores(hidden, embeddings, projection):
-    return RowScores(
-        products,
-        (times_rows(hidden, projection),),
-        (whole(embeddings, hidden.dtype),),
-        units=embeddings.shape[0],
-    )
-
-
-def _logits(hidden, embeddings, projection):
-    return times_rows(times_rows(hidden, projection), embeddings)
-
-
-def _product(embeddings, projection):
-    return in_numpy(embeddings) @ in_numpy(projection)

@@ -3,12 +3,12 @@
 import keras
 
 from keras_embcomp.layers.base import CompressedEmbedding
+from keras_embcomp.layers.product_quantized.table import ProductQuantizedTable
 from keras_embcomp.layers.softmax import CompressedSoftmax
-from keras_embcomp.layers.product_quantized.table import CodedTable, coded_table
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
-class ProductQuantizedEmbedding(CodedTable, CompressedEmbedding):
+class ProductQuantizedEmbedding(ProductQuantizedTable, CompressedEmbedding):
     """Stores a row as codes of vectors, which a projection turns to its width.
 
     A row is `concatenate(codebook_p[codes[id, p]] for p) @ projection + mean`.
@@ -93,9 +93,7 @@ class ProductQuantizedEmbedding(CodedTable, CompressedEmbedding):
         **kwargs,
     ):
         super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
-        self.set_codes(
-            "input_dim",
-            self.input_dim,
+        self._set_structure(
             num_parts,
             part_width,
             codebook_size,
@@ -109,41 +107,11 @@ class ProductQuantizedEmbedding(CodedTable, CompressedEmbedding):
             codebooks_constraint=codebooks_constraint,
             projection_constraint=projection_constraint,
         )
-        self.check_parts("output_dim", self.output_dim)
-
-    def build(self, input_shape=None):
-        self.add_codes(self.input_dim, self.output_dim)
-
-    @classmethod
-    def from_dense(
-        cls, table, num_parts, part_width, frequencies=None, verbose=0, **kwargs
-    ):
-        """Returns a built layer with codes fitted to a table.
-
-        The table is turned to its principal directions, the largest of which
-        are dealt to parts of about equal variance; k-means (faiss, an extra:
-        `pip install 'keras_embcomp[codes]'`) finds the codebook of each; the
-        projection and the mean are refitted by least squares.
-
-        Args:
-            table: Array of shape `(vocabulary, width)`.
-            num_parts: Integer. Codes of a word.
-            part_width: Integer. Width of a codebook's vectors.
-            frequencies: Counts of shape `(vocabulary,)`. If given, a row's
-                squared error is weighed by its count.
-            verbose: 1 shows a progress bar, 0 none.
-            **kwargs: Other arguments of the constructor, such as
-                `codebook_size`.
-        """
-        table = coded_table(table)
-        layer = cls(*table.shape, num_parts, part_width, **kwargs)
-        layer.build()
-        layer.fit_codes(table, frequencies, verbose)
-        return layer
+        self._check_width("output_dim", self.output_dim)
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
-class ProductQuantizedSoftmax(CodedTable, CompressedSoftmax):
+class ProductQuantizedSoftmax(ProductQuantizedTable, CompressedSoftmax):
     """A softmax over the vocabulary whose units are codes of vectors.
 
     The table, a `Dense` kernel transposed, is that of
@@ -168,14 +136,13 @@ class ProductQuantizedSoftmax(CodedTable, CompressedSoftmax):
         use_bias: Boolean. Whether each unit has a bias.
         codebooks_initializer: Initializer of the codebooks.
         projection_initializer: Initializer of the projection.
-        bias_initializer: Initializer of the bias.
         codebooks_regularizer: Regularizer of the codebooks.
         projection_regularizer: Regularizer of the projection.
-        bias_regularizer: Regularizer of the bias.
         codebooks_constraint: Constraint of the codebooks.
         projection_constraint: Constraint of the projection.
-        bias_constraint: Constraint of the bias.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        **kwargs: `bias_initializer`, `bias_regularizer` and `bias_constraint`
+            as for `keras.layers.Dense`, and base layer keyword arguments, such
+            as `name` and `dtype`.
 
     Input shape:
         Float tensor of shape `(batch, ..., width)`.
@@ -206,27 +173,16 @@ class ProductQuantizedSoftmax(CodedTable, CompressedSoftmax):
         use_bias=True,
         codebooks_initializer="uniform",
         projection_initializer="lecun_normal",
-        bias_initializer="zeros",
         codebooks_regularizer=None,
         projection_regularizer=None,
-        bias_regularizer=None,
         codebooks_constraint=None,
         projection_constraint=None,
-        bias_constraint=None,
         **kwargs,
     ):
         super().__init__(
-            units,
-            activation=activation,
-            use_bias=use_bias,
-            bias_initializer=bias_initializer,
-            bias_regularizer=bias_regularizer,
-            bias_constraint=bias_constraint,
-            **kwargs,
+            units, activation=activation, use_bias=use_bias, **kwargs
         )
-        self.set_codes(
-            "units",
-            self.units,
+        self._set_structure(
             num_parts,
             part_width,
             codebook_size,
@@ -240,36 +196,3 @@ class ProductQuantizedSoftmax(CodedTable, CompressedSoftmax):
             codebooks_constraint=codebooks_constraint,
             projection_constraint=projection_constraint,
         )
-
-    def build_table(self, width):
-        self.check_parts("width", width)
-        self.add_codes(self.units, width)
-
-    @classmethod
-    def from_dense(
-        cls,
-        table,
-        num_parts,
-        part_width,
-        bias=None,
-        frequencies=None,
-        verbose=0,
-        **kwargs,
-    ):
-        """Returns a built layer with codes fitted to a table.
-
-        Args:
-            table: Array of shape `(units, width)`: a `Dense` kernel transposed.
-            num_parts: Integer. Codes of a unit.
-            part_width: Integer. Width of a codebook's vectors.
-            bias: Array of shape `(vocabulary,)`, or `None`.
-            frequencies, verbose: As in `ProductQuantizedEmbedding.from_dense`.
-            **kwargs: Other arguments of the constructor.
-        """
-        table = coded_table(table)
-        units, width = table.shape
-        layer = cls(units, num_parts, part_width, **kwargs)
-        layer.build((None, width))
-        layer.fit_codes(table, frequencies, verbose)
-        layer.set_bias(bias)
-        return layer

@@ -1,22 +1,20 @@
-"""What the two sides of a product-quantized layer share."""
+"""The table of a product-quantized layer: codes, codebooks, a projection."""
+
+from typing import Any, Self
 
 import numpy as np
 from keras import ops
 
+from keras_embcomp._types import Array, ArrayLike, Tensor
 from keras_embcomp.checks import (
     at_most,
-    finite_table,
     frequency_weights,
     natural_number,
     positive_int,
 )
-from keras_embcomp.layers.base import Compressed
-from keras_embcomp.layers.execution import exporting, unfolded_rows
-from keras_embcomp.numerics.product_quantized.fitting import (
-    factors_in_bytes,
-    product_codes,
-    rows_in_bytes,
-)
+from keras_embcomp.layers.base import Compressed, Resizing
+from keras_embcomp.layers.execution import current_execution
+from keras_embcomp.layers.factors import in_numpy
 from keras_embcomp.numerics.product_quantized.codes import (
     KeptRows,
     ProductCodes,
@@ -29,35 +27,36 @@ from keras_embcomp.numerics.product_quantized.codes import (
     most_kept,
     smallest_dtype,
 )
-from keras_embcomp.layers.factors import in_numpy, whole
+from keras_embcomp.numerics.product_quantized.fitting import (
+    check_rows_differ,
+    factors_in_bytes,
+    product_codes,
+    rows_in_bytes,
+)
 
 _STORED = ("float32", "int8")
 
 
-class CodedTable(Compressed):
-    """A table in product codes, to be mixed into an input or output layer."""
+class ProductQuantizedTable(Compressed):
+    """The table is in product codes, of a table that was turned."""
 
-    def set_codes(
+    def _set_structure(
         self,
-        vocabulary_name,
-        vocabulary,
-        num_parts,
-        part_width,
-        codebook_size,
-        num_kept,
-        factors_dtype,
-        seed,
-        **parts,
-    ):
-        """Keeps what the codes depend on."""
+        num_parts: int,
+        part_width: int,
+        codebook_size: int,
+        num_kept: int,
+        factors_dtype: str,
+        seed: int,
+        **parts: Any,
+    ) -> None:
+        vocabulary = self._vocabulary_name, self._vocabulary
         self.num_parts = positive_int("num_parts", num_parts)
         self.part_width = positive_int("part_width", part_width)
         self.codebook_size = positive_int("codebook_size", codebook_size)
-        at_most(
-            "codebook_size", self.codebook_size, vocabulary_name, vocabulary
-        )
+        at_most("codebook_size", self.codebook_size, *vocabulary)
         self.num_kept = natural_number("num_kept", num_kept)
-        at_most("num_kept", self.num_kept, vocabulary_name, vocabulary)
+        at_most("num_kept", self.num_kept, *vocabulary)
         at_most(
             "num_kept",
             self.num_kept,
@@ -71,10 +70,9 @@ class CodedTable(Compressed):
             )
         self.factors_dtype = factors_dtype
         self.seed = natural_number("seed", seed)
-        self.set_parts(**parts)
+        self._set_parts(**parts)
 
-    def check_parts(self, name, width):
-        """Raises if parts are too many for a width, which is called `name`."""
+    def _check_width(self, name, width):
         at_most("num_parts", self.num_parts, name, width)
         if self.num_parts * (self.part_width - 1) >= width:
             enough = -(-width // self.num_parts)
@@ -85,19 +83,18 @@ class CodedTable(Compressed):
                 f"part_width={self.part_width}, {name}={width}"
             )
 
-    def add_codes(self, vocabulary, width):
-        """Creates the weights of the table."""
+    def _build_table(self, width):
         self.codes = self.add_weight(
             name="codes",
-            shape=(vocabulary, self.num_parts),
+            shape=(self._vocabulary, self.num_parts),
             dtype=smallest_dtype(self.codebook_size),
             initializer=self._random_codes,
             trainable=False,
         )
         size = self.num_parts * self.codebook_size
         directions = self.num_parts * self.part_width
-        self.codebooks = self._add_factor("codebooks", (size, self.part_width))
-        self.projection = self._add_factor("projection", (directions, width))
+        self.codebooks = self._add_stored("codebooks", (size, self.part_width))
+        self.projection = self._add_stored("projection", (directions, width))
         self.scales = None
         if self.factors_dtype == "int8":
             self.scales = self._add_scales("scales", directions)
@@ -109,7 +106,7 @@ class CodedTable(Compressed):
         )
         self.kept = self.kept_scales = None
         if self.num_kept:
-            self.kept = self._add_factor(
+            self.kept = self._add_stored(
                 "kept", (self.num_kept, width), initializer="uniform"
             )
             if self.factors_dtype == "int8":
@@ -123,11 +120,11 @@ class CodedTable(Compressed):
         )
         return ops.convert_to_tensor(codes.astype(dtype))
 
-    def _add_factor(self, name, shape, initializer=None):
+    def _add_stored(self, name, shape, initializer=None):
         if self.factors_dtype == "float32":
             if initializer is not None:
-                return self.add_factor(name, shape, initializer=initializer)
-            return self.add_table_weight(name, shape, shared=True)
+                return self._add_factor(name, shape, initializer=initializer)
+            return self._add_table_weight(name, shape, shared=True)
         return self.add_weight(
             name=name,
             shape=shape,
@@ -147,25 +144,25 @@ class CodedTable(Compressed):
             autocast=False,
         )
 
-    def _tensors(self, dtype, inputs=None, packed=False):
+    def _tensors(self, execution, dtype, inputs=None, packed=False):
         """Returns the codes, the factors as float tensors, and kept rows.
 
         Factors in bytes are 127 times numbers from -1 to 1, with scales. Files
         hold them so if they depend on `inputs`. Codebooks that are `packed`
-        are as they are stored, if that is by a format of the layer.
+        stay as a quantized layer stores them.
         """
         codebooks, projection = self.codebooks, self.projection
         if self.scales is not None:
-            if exporting():
-                codebooks = unfolded_rows(codebooks, inputs)
-                projection = unfolded_rows(projection, inputs)
+            if inputs is not None:
+                codebooks = execution.kept_out(codebooks, inputs)
+                projection = execution.kept_out(projection, inputs)
             scales = ops.expand_dims(self.scales, 1) / 127
             projection = ops.cast(projection, "float32") * scales
             codebooks = ops.cast(codebooks, dtype) / 127
         else:
-            projection = whole(projection, dtype, inputs)
+            projection = execution.whole(projection, dtype, inputs)
             if not packed:
-                codebooks = whole(codebooks, dtype, inputs)
+                codebooks = execution.whole(codebooks, dtype, inputs)
         kept = None
         if self.kept is not None:
             kept = KeptRows(self.kept, self.kept_scales)
@@ -177,21 +174,23 @@ class CodedTable(Compressed):
             kept,
         )
 
-    def rows(self, ids):
-        """Returns the rows `ids` of the table."""
-        tensors = self._tensors(self.compute_dtype, ids, packed=True)
-        return coded_rows(ids, *tensors)
+    def rows(self, ids: Tensor) -> Tensor:
+        execution = current_execution()
+        tensors = self._tensors(execution, self.compute_dtype, ids, packed=True)
+        return coded_rows(execution, ids, *tensors)
 
-    def row_scores(self, hidden):
-        return [coded_scores(hidden, *self._tensors(hidden.dtype))], None
+    def _logit_blocks(self, hidden):
+        execution = current_execution()
+        tensors = self._tensors(execution, hidden.dtype, hidden)
+        return [coded_logits(execution, hidden, *tensors)], None
 
-    def logits(self, hidden):
-        """Returns `hidden @ table.T`, of shape `(..., vocabulary)`."""
-        return coded_logits(hidden, *self._tensors(hidden.dtype, hidden))
+    def _row_scores(self, hidden):
+        execution = current_execution()
+        tensors = self._tensors(execution, hidden.dtype)
+        return [coded_scores(execution, hidden, *tensors)], None
 
-    def to_dense(self):
-        """Returns the table as a float32 NumPy array of `dense_shape`."""
-        *tensors, kept = self._tensors("float32")
+    def to_dense(self) -> Array:
+        *tensors, kept = self._tensors(current_execution(), "float32")
         codes, codebooks, *rest = map(ops.convert_to_numpy, tensors)
         shape = (self.num_parts, self.codebook_size, self.part_width)
         if kept is not None:
@@ -203,8 +202,58 @@ class CodedTable(Compressed):
             ProductCodes(codes, codebooks.reshape(shape), *rest, kept)
         )
 
-    def fit_codes(self, table, frequencies, verbose):
-        """Assigns the codes, codebooks and projection fitted to a table."""
+    @classmethod
+    def from_dense(
+        cls,
+        table: ArrayLike,
+        num_parts: int,
+        part_width: int,
+        *,
+        frequencies: ArrayLike | None = None,
+        verbose: int = 0,
+        **kwargs: Any,
+    ) -> Self:
+        """Returns a built layer with codes fitted to a table.
+
+        The table is turned to its principal directions, the largest of which
+        are dealt to parts of about equal variance; k-means (faiss, an extra:
+        `pip install 'keras_embcomp[codes]'`) finds the codebook of each; the
+        projection and the mean are refitted by least squares.
+
+        Args:
+            table: Array of shape `(vocabulary, width)`: the table of an
+                embedding, or a `Dense` kernel transposed.
+            num_parts: Integer. Codes of a word.
+            part_width: Integer. Width of a codebook's vectors.
+            frequencies: Counts of shape `(vocabulary,)`. If given, a row's
+                squared error is weighed by its count.
+            verbose: 1 shows a progress bar, 0 none.
+            **kwargs: Other arguments of the constructor, such as
+                `codebook_size`. On the output side `bias` too, an array of
+                shape `(vocabulary,)`; `None` starts from `bias_initializer`.
+
+        Raises:
+            ImportError: if faiss is not installed.
+            ValueError: if the table is not a finite matrix or its rows are
+                all alike, or an argument does not fit it.
+
+        Reference:
+        - [Jégou et al., 2011](https://doi.org/10.1109/TPAMI.2010.57)
+        - [Ge et al., 2013](https://doi.org/10.1109/CVPR.2013.379)
+        """
+        arguments = {
+            "num_parts": num_parts,
+            "part_width": part_width,
+            **kwargs,
+        }
+        return cls._fitted(
+            check_rows_differ(table),
+            arguments,
+            frequencies=frequencies,
+            verbose=verbose,
+        )
+
+    def _fit(self, table, frequencies=None, verbose=0):
         progress = None
         if verbose:
             from tqdm import tqdm as progress
@@ -236,13 +285,12 @@ class CodedTable(Compressed):
         if self.kept is not None:
             self.kept.assign(kept)
 
-    def resized_config(self, vocabulary):
+    def _resizing(self, vocabulary):
         at_most("codebook_size", self.codebook_size, "new_size", vocabulary)
         at_most("num_kept", self.num_kept, "new_size", vocabulary)
-        return super().resized_config(vocabulary)
+        return Resizing()
 
-    def load_own_variables(self, store):
-        super().load_own_variables(store)
+    def _check_weights(self):
         codes = ops.convert_to_numpy(self.codes)
         if codes.min() < 0 or codes.max() >= self.codebook_size:
             raise ValueError(
@@ -269,17 +317,6 @@ class CodedTable(Compressed):
             "factors_dtype": self.factors_dtype,
             "seed": self.seed,
         }
-
-
-def coded_table(table):
-    """Returns a table that codes can be fitted to, or raises."""
-    table = finite_table("table", table)
-    if not np.any(table != table[0]):
-        raise ValueError(
-            "`table` must have rows that differ. "
-            f"Received: {len(table)} rows that are alike"
-        )
-    return table
 
 
 def _signs(shape, dtype):

@@ -1,20 +1,17 @@
 """Tensor train: the table is a product of small cores."""
 
+from typing import Any, Self
+
 import keras
 
 from keras_embcomp.layers.base import CompressedEmbedding
 from keras_embcomp.layers.softmax import CompressedSoftmax
-from keras_embcomp.layers.tensor_train.table import TensorTrainCores, decomposed
-from keras_embcomp.numerics.tensor_train.decomposition import (
-    from_t3f,
-    structure_of,
-    width_of,
-)
-from keras_embcomp.numerics.tensor_train.lookups import tt_logits
+from keras_embcomp.layers.tensor_train.table import TensorTrainTable
+from keras_embcomp.numerics.tensor_train.decomposition import from_t3f
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
-class TTEmbedding(TensorTrainCores, CompressedEmbedding):
+class TTEmbedding(TensorTrainTable, CompressedEmbedding):
     """Embeds ids by a product of small matrices, one for each digit of the id.
 
     The table is a tensor train: an id has one digit for each core, and a digit
@@ -87,7 +84,7 @@ class TTEmbedding(TensorTrainCores, CompressedEmbedding):
         **kwargs,
     ):
         super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
-        self.set_structure(
+        self._set_structure(
             tt_ranks,
             num_cores,
             tt_shape,
@@ -96,47 +93,12 @@ class TTEmbedding(TensorTrainCores, CompressedEmbedding):
             cores_regularizer=cores_regularizer,
             cores_constraint=cores_constraint,
         )
-        self.resolve_structure("input_dim", self.input_dim, self.output_dim)
-
-    def build(self, input_shape=None):
-        self.add_cores(self.input_dim, self.output_dim)
-
-    def logits(self, hidden):
-        cores = self.cast_cores(hidden.dtype, hidden)
-        return tt_logits(hidden, cores, self.input_dim)
+        self._check_width("output_dim", self.output_dim)
 
     @classmethod
-    def from_dense(
-        cls,
-        table,
-        tt_ranks=None,
-        max_error=None,
-        num_cores=3,
-        tt_shape=None,
-        frequencies=None,
-        **kwargs,
-    ):
-        """Returns a built layer near a table, by `t3f.to_tt_matrix`.
-
-        Args:
-            table: Array of shape `(vocabulary, width)`.
-            tt_ranks: Integer or list of integers, the largest ranks.
-            max_error: In the place of `tt_ranks`: relative Frobenius error
-                that is not exceeded, between 0 and 1.
-            num_cores: Integer from 2 to 6.
-            tt_shape: Pair of tuples, row and column modes.
-            frequencies: Counts of shape `(vocabulary,)`. If given, errors are
-                weighed by what a product of one weight for each digit of an
-                id can say of the counts.
-            **kwargs: Other arguments of the constructor.
-        """
-        cores = decomposed(
-            table, tt_ranks, max_error, num_cores, tt_shape, frequencies
-        )
-        return cls._with(cores, len(table), kwargs)
-
-    @classmethod
-    def from_tensor_train(cls, tensor_train, input_dim=None, **kwargs):
+    def from_tensor_train(
+        cls, tensor_train: Any, input_dim: int | None = None, **kwargs: Any
+    ) -> Self:
         """Returns a built layer with the cores of a `t3f.TensorTrain`.
 
         Args:
@@ -147,19 +109,11 @@ class TTEmbedding(TensorTrainCores, CompressedEmbedding):
         cores = from_t3f(tensor_train)
         if input_dim is None:
             input_dim = tensor_train.get_shape().as_list()[0]
-        return cls._with(cores, input_dim, kwargs)
-
-    @classmethod
-    def _with(cls, cores, input_dim, arguments):
-        sizes = (input_dim, width_of(cores))
-        layer = cls(*sizes, **structure_of(cores), **arguments)
-        layer.build()
-        layer.set_cores(cores)
-        return layer
+        return cls._with_cores(cores, input_dim, kwargs)
 
 
 @keras.saving.register_keras_serializable(package="keras_embcomp")
-class TTSoftmax(TensorTrainCores, CompressedSoftmax):
+class TTSoftmax(TensorTrainTable, CompressedSoftmax):
     """A softmax over the vocabulary whose kernel is a tensor train.
 
     For few tokens the hidden states are contracted with the cores, and the
@@ -182,12 +136,11 @@ class TTSoftmax(TensorTrainCores, CompressedSoftmax):
             start. `None` is that of Glorot, `sqrt(2 / (units + width))`.
         cores_initializer: Initializer of each core. `None` gives the table
             its `embeddings_stddev`.
-        bias_initializer: Initializer of the bias.
         cores_regularizer: Regularizer of each core.
-        bias_regularizer: Regularizer of the bias.
         cores_constraint: Constraint of each core.
-        bias_constraint: Constraint of the bias.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        **kwargs: `bias_initializer`, `bias_regularizer` and `bias_constraint`
+            as for `keras.layers.Dense`, and base layer keyword arguments, such
+            as `name` and `dtype`.
 
     Input shape:
         Float tensor of shape `(batch, ..., width)`.
@@ -217,23 +170,14 @@ class TTSoftmax(TensorTrainCores, CompressedSoftmax):
         use_bias=True,
         embeddings_stddev=None,
         cores_initializer=None,
-        bias_initializer="zeros",
         cores_regularizer=None,
-        bias_regularizer=None,
         cores_constraint=None,
-        bias_constraint=None,
         **kwargs,
     ):
         super().__init__(
-            units,
-            activation=activation,
-            use_bias=use_bias,
-            bias_initializer=bias_initializer,
-            bias_regularizer=bias_regularizer,
-            bias_constraint=bias_constraint,
-            **kwargs,
+            units, activation=activation, use_bias=use_bias, **kwargs
         )
-        self.set_structure(
+        self._set_structure(
             tt_ranks,
             num_cores,
             tt_shape,
@@ -242,48 +186,3 @@ class TTSoftmax(TensorTrainCores, CompressedSoftmax):
             cores_regularizer=cores_regularizer,
             cores_constraint=cores_constraint,
         )
-
-    def build_table(self, width):
-        self.resolve_structure("units", self.units, width)
-        self.add_cores(self.units, width)
-
-    def logits(self, hidden):
-        cores = self.cast_cores(hidden.dtype, hidden)
-        return tt_logits(hidden, cores, self.units)
-
-    @classmethod
-    def from_dense(
-        cls,
-        table,
-        tt_ranks=None,
-        max_error=None,
-        num_cores=3,
-        tt_shape=None,
-        bias=None,
-        frequencies=None,
-        **kwargs,
-    ):
-        """Returns a built layer near a table, by `t3f.to_tt_matrix`.
-
-        Args:
-            table: Array of shape `(vocabulary, width)`: a `Dense` kernel
-                transposed.
-            tt_ranks: Integer or list of integers, the largest ranks.
-            max_error: In the place of `tt_ranks`: relative Frobenius error
-                that is not exceeded, between 0 and 1.
-            num_cores: Integer from 2 to 6.
-            tt_shape: Pair of tuples, row and column modes.
-            bias: Array of shape `(vocabulary,)`. `None` starts from
-                `bias_initializer`.
-            frequencies: Counts of shape `(vocabulary,)`, as for
-                `TTEmbedding`.
-            **kwargs: Other arguments of the constructor.
-        """
-        cores = decomposed(
-            table, tt_ranks, max_error, num_cores, tt_shape, frequencies
-        )
-        layer = cls(len(table), **structure_of(cores), **kwargs)
-        layer.build((None, width_of(cores)))
-        layer.set_cores(cores)
-        layer.set_bias(bias)
-        return layer

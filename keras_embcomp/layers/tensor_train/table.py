@@ -1,21 +1,38 @@
-"""What the two sides of a tensor-train layer share: its cores."""
+"""The table of a tensor-train layer: a product of small cores."""
 
 import math
 import warnings
+from typing import Any, Self
 
 import keras
 from keras import initializers, ops
 
+from keras_embcomp._types import Array, ArrayLike, Tensor
 from keras_embcomp.checks import (
     at_most,
     finite_table,
     positive_int,
     positive_number,
 )
-from keras_embcomp.layers.base import Compressed
-from keras_embcomp.numerics.tensor_train import decomposition as tt
-from keras_embcomp.layers.factors import in_numpy, whole
-from keras_embcomp.numerics.tensor_train.lookups import tt_rows, tt_scores
+from keras_embcomp.layers.base import Compressed, Resizing
+from keras_embcomp.layers.execution import current_execution
+from keras_embcomp.layers.factors import in_numpy
+from keras_embcomp.numerics.tensor_train.decomposition import (
+    cores_of,
+    decompose,
+    full_table,
+    merged,
+    rounded_cores,
+    structure_of,
+    to_t3f,
+    width_of,
+    with_ranks_of,
+)
+from keras_embcomp.numerics.tensor_train.lookups import (
+    tt_logits,
+    tt_rows,
+    tt_scores,
+)
 from keras_embcomp.numerics.tensor_train.shapes import (
     check_num_cores,
     check_ranks,
@@ -55,16 +72,20 @@ class WhitenedNormal(initializers.Initializer):
         return {"stddev": self.stddev, "seed": self.seed}
 
 
-class TensorTrainCores(Compressed):
-    """A table held by cores, to be mixed into an input or an output layer.
+class TensorTrainTable(Compressed):
+    """The table is a tensor train.
 
-    Law: the table is `t3f.full(layer.tensor_train)` without padded rows.
+    Law: it is `t3f.full(layer.tensor_train)` without padded rows.
     """
 
-    def set_structure(
-        self, tt_ranks, num_cores, tt_shape, embeddings_stddev, **parts
-    ):
-        """Keeps what the cores depend on."""
+    def _set_structure(
+        self,
+        tt_ranks: Any,
+        num_cores: int,
+        tt_shape: Any,
+        embeddings_stddev: float | None,
+        **parts: Any,
+    ) -> None:
         self.tt_ranks = check_ranks(tt_ranks)
         self.num_cores = check_num_cores(num_cores)
         self.tt_shape = None
@@ -75,13 +96,14 @@ class TensorTrainCores(Compressed):
             self.embeddings_stddev = positive_number(
                 "embeddings_stddev", embeddings_stddev
             )
-        self.set_parts(**parts)
+        self._set_parts(**parts)
 
-    def resolve_structure(self, vocabulary_name, vocabulary, width):
+    def _check_width(self, name, width):
         """Chooses modes if there are none, and checks modes and ranks."""
-        at_most(vocabulary_name, vocabulary, "2**31 - 1", 2**31 - 1)
+        names = self._vocabulary_name, self._vocabulary
+        at_most(*names, "2**31 - 1", 2**31 - 1)
         self.tt_shape = resolve_shape(
-            vocabulary_name, vocabulary, width, self.num_cores, self.tt_shape
+            *names, width, self.num_cores, self.tt_shape
         )
         self.num_cores = len(self.tt_shape[0])
         ranks = cut_ranks(self.tt_shape, self.tt_ranks)
@@ -95,17 +117,17 @@ class TensorTrainCores(Compressed):
                 stacklevel=3,
             )
 
-    def add_cores(self, vocabulary, width):
-        """Creates the weights, each of shape `(I, R, J, R')`."""
+    def _build_table(self, width):
+        """Creates the cores, each of shape `(I, R, J, R')`."""
         ranks = cut_ranks(self.tt_shape, self.tt_ranks)
         stddev = self.embeddings_stddev
         if stddev is None:
-            stddev = math.sqrt(2 / (vocabulary + width))
+            stddev = math.sqrt(2 / (self._vocabulary + width))
         # Khrulkov et al. 2019, Eq. 2.
         each = (stddev / math.sqrt(math.prod(ranks))) ** (1 / self.num_cores)
         initializer = self.cores_initializer or WhitenedNormal(each)
         self.cores = [
-            self.add_factor(
+            self._add_factor(
                 f"core_{k}",
                 shape,
                 initializer=initializer.clone(),
@@ -115,90 +137,148 @@ class TensorTrainCores(Compressed):
             for k, shape in enumerate(core_shapes(self.tt_shape, ranks))
         ]
 
-    def cast_cores(self, dtype, inputs=None):
-        return [whole(core, dtype, inputs) for core in self.cores]
+    def _cast_cores(self, dtype, inputs=None):
+        execution = current_execution()
+        return [execution.whole(core, dtype, inputs) for core in self.cores]
 
     @property
-    def tensor_train(self):
+    def tensor_train(self) -> Any:
         """The cores as a `t3f.TensorTrain`, to be read and assigned.
 
         On the TensorFlow backend gradients flow through it.
         """
         if keras.backend.backend() == "tensorflow":
-            return tt.to_t3f(self.cast_cores("float32"))
-        return tt.to_t3f(self._numpy_cores())
+            return to_t3f(self._cast_cores("float32"))
+        return to_t3f(self._numpy_cores())
 
     @tensor_train.setter
     def tensor_train(self, tensor_train):
         shapes = [tuple(core.shape) for core in self.cores]
-        self.set_cores(tt.with_ranks_of(tt.cores_of(tensor_train), shapes))
+        self._set_cores(with_ranks_of(cores_of(tensor_train), shapes))
 
-    def rows(self, ids):
-        """Returns the rows `ids` of the table."""
-        vocabulary = self.dense_shape[0]
-        return tt_rows(ids, self.cores, vocabulary, self.compute_dtype)
+    def rows(self, ids: Tensor) -> Tensor:
+        return tt_rows(
+            current_execution(),
+            ids,
+            self.cores,
+            self._vocabulary,
+            self.compute_dtype,
+        )
 
-    def row_scores(self, hidden):
-        cores = self.cast_cores(hidden.dtype)
-        return [tt_scores(hidden, cores, self.dense_shape[0])], None
+    def _logit_blocks(self, hidden):
+        execution = current_execution()
+        cores = self._cast_cores(hidden.dtype, hidden)
+        return [tt_logits(execution, hidden, cores, self._vocabulary)], None
 
-    def to_dense(self):
-        """Returns the table as a float32 NumPy array of `dense_shape`."""
-        return tt.full_table(self._numpy_cores(), self.dense_shape[0])
+    def _row_scores(self, hidden):
+        cores = self._cast_cores(hidden.dtype)
+        return [tt_scores(hidden, cores, self._vocabulary)], None
 
-    def rounded(self, max_tt_rank):
+    def to_dense(self) -> Array:
+        return full_table(self._numpy_cores(), self._vocabulary)
+
+    @classmethod
+    def from_dense(
+        cls,
+        table: ArrayLike,
+        tt_ranks: Any = None,
+        max_error: float | None = None,
+        num_cores: int = 3,
+        tt_shape: Any = None,
+        *,
+        frequencies: ArrayLike | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Returns a built layer near a table, by `t3f.to_tt_matrix`.
+
+        Args:
+            table: Array of shape `(vocabulary, width)`: the table of an
+                embedding, or a `Dense` kernel transposed.
+            tt_ranks: Integer or list of integers, the largest ranks.
+            max_error: In the place of `tt_ranks`: relative Frobenius error
+                that is not exceeded, between 0 and 1.
+            num_cores: Integer from 2 to 6.
+            tt_shape: Pair of tuples, row and column modes.
+            frequencies: Counts of shape `(vocabulary,)`. If given, errors are
+                weighed by the nearest product of one weight for each digit of
+                an id: no other weights survive in the format.
+            **kwargs: Other arguments of the constructor. On the output side
+                `bias` too, an array of shape `(vocabulary,)`; `None` starts
+                from `bias_initializer`.
+
+        Raises:
+            ValueError: if the table is not a finite matrix or too large for
+                the memory, or an argument does not fit it.
+        """
+        table = finite_table("table", table)
+        cores = _decomposed(
+            table, tt_ranks, max_error, num_cores, tt_shape, frequencies
+        )
+        arguments = {**structure_of(cores), **kwargs}
+        return cls._fitted(table, arguments, cores=cores)
+
+    def _fit(self, table, cores=()):
+        self._set_cores(cores)
+
+    def _set_cores(self, cores):
+        for variable, core in zip(self.cores, cores, strict=True):
+            variable.assign(core)
+
+    def rounded(self, max_tt_rank: int) -> Self:
         """Returns a layer of lower ranks, by `t3f.round`.
 
         Args:
             max_tt_rank: Integer, the largest rank of any cut.
         """
         max_tt_rank = positive_int("max_tt_rank", max_tt_rank)
-        return self._with_cores(
-            tt.rounded_cores(self._numpy_cores(), max_tt_rank)
-        )
+        return self._like(rounded_cores(self._numpy_cores(), max_tt_rank))
 
-    def merged(self, max_bytes):
+    def merged(self, max_bytes: float) -> Self:
         """Returns a layer of fewer cores for the same table, for inference.
 
-        Neighbouring cores are multiplied; of what fits into `max_bytes`, it is
-        the layer whose lookups cost least.
+        It multiplies neighbouring cores. Of the layers that fit into
+        `max_bytes`, it is the one whose lookups cost least.
 
         Args:
-            max_bytes: What the cores may take in float32.
+            max_bytes: Number. What the cores may take in float32.
         """
-        return self._with_cores(tt.merged(self._numpy_cores(), max_bytes))
+        return self._like(merged(self._numpy_cores(), max_bytes))
 
     def _numpy_cores(self):
         return [in_numpy(core) for core in self.cores]
 
-    def _with_cores(self, cores):
-        """Returns a layer like this one with other cores."""
-        config = {**self.get_config(), **tt.structure_of(cores)}
-        layer = type(self).from_config(config)
-        layer.build((None, self.dense_shape[1]))
-        layer.set_cores(cores)
-        layer.copy_others(self)
+    @classmethod
+    def _with_cores(cls, cores, vocabulary, arguments):
+        """Returns a built layer with cores of its own."""
+        shape = (vocabulary, width_of(cores))
+        arguments = {**structure_of(cores), **arguments}
+        layer = cls._for_table(shape, arguments)
+        layer._set_cores(cores)
         return layer
 
-    def set_cores(self, cores):
-        for variable, core in zip(self.cores, cores, strict=True):
-            variable.assign(core)
+    def _like(self, cores):
+        """Returns a layer like this one with other cores."""
+        config = {**self.get_config(), **structure_of(cores)}
+        layer = type(self).from_config(config)
+        layer.build((None, self.dense_shape[1]))
+        layer._set_cores(cores)
+        layer._copy_others(self)
+        return layer
 
-    @property
-    def words_per_row(self):
-        return math.prod(self.tt_shape[0][1:])
-
-    def resized_config(self, vocabulary):
+    def _resizing(self, vocabulary):
         rows, columns = self.tt_shape
-        slices = max(rows[0], -(-vocabulary // self.words_per_row))
+        words_per_row = math.prod(rows[1:])
+        slices = max(rows[0], -(-vocabulary // words_per_row))
         ranks = cut_ranks(self.tt_shape, self.tt_ranks)
-        if len(set(ranks)) == 1:  # they may be above what the modes allow
-            ranks = ranks[0]
-        return {
-            **super().resized_config(vocabulary),
-            "tt_ranks": ranks,
+        structure = {
+            # Equal ranks may be above what the modes allow at an outer cut.
+            "tt_ranks": ranks[0] if len(set(ranks)) == 1 else ranks,
             "tt_shape": ((slices, *rows[1:]), columns),
         }
+        return Resizing(structure, words_per_row)
+
+    def _check_weights(self):
+        """Any numbers make a table."""
 
     def get_config(self):
         return {
@@ -210,9 +290,8 @@ class TensorTrainCores(Compressed):
         }
 
 
-def decomposed(table, tt_ranks, max_error, num_cores, tt_shape, frequencies):
-    """Returns the cores of a table, for the `from_dense` of both sides."""
-    table = finite_table("table", table)
+def _decomposed(table, tt_ranks, max_error, num_cores, tt_shape, frequencies):
+    """Returns the cores of a finite table."""
     shape = resolve_shape("len(table)", *table.shape, num_cores, tt_shape)
     if (tt_ranks is None) == (max_error is None):
         raise ValueError(
@@ -226,4 +305,4 @@ def decomposed(table, tt_ranks, max_error, num_cores, tt_shape, frequencies):
         )
     if tt_ranks is not None:
         tt_ranks = cut_ranks(shape, check_ranks(tt_ranks))
-    return tt.decompose(table, shape, tt_ranks, max_error, frequencies)
+    return decompose(table, shape, tt_ranks, max_error, frequencies)

@@ -1,103 +1,27 @@
-"""From a budget to the ranks that meet it: the only place that does this."""
+"""Sizes and ranks of groups for a budget of parameters."""
 
 import heapq
-import math
-from fractions import Fraction
+from collections.abc import Sequence
 
 import numpy as np
 
+from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import (
     at_most,
     finite_table,
     positive_int,
     positive_number,
 )
-from keras_embcomp.numerics.group_reduce.fitting import frequency_order, smoothed
+from keras_embcomp.numerics.group_reduce.fitting import (
+    frequency_order,
+    smoothed,
+)
 from keras_embcomp.numerics.group_reduce.groups import (
     checked_sizes,
     starts_of,
     stored_dense,
 )
 from keras_embcomp.numerics.low_rank import weighted_gram
-from keras_embcomp.numerics.tensor_train.shapes import attainable_ranks, resolve_shape
-
-
-def low_rank_parameters(vocabulary: int, width: int, rank: int) -> int:
-    """Returns the parameters of a rank-`rank` table: `rank * (V + d)`."""
-    return rank * (vocabulary + width)
-
-
-def low_rank_from_fraction(vocabulary: int, width: int, fraction: float) -> int:
-    """Returns the largest rank that keeps at most a fraction of a table.
-
-    `floor(fraction * V * d / (V + d))`, at least 1 and at most `width`
-    (Acharya et al. 2019, Eq. 5). To remove 90 % of the parameters, pass
-    `fraction=0.1`.
-
-    Args:
-        vocabulary: Integer. Rows of the table.
-        width: Integer. Columns of the table.
-        fraction: Number above 0, at most 1: parameters kept over parameters
-            of the dense table.
-
-    Raises:
-        ValueError: if `fraction` is out of its range.
-    """
-    if not 0 < fraction <= 1:
-        raise ValueError(
-            "`fraction` must be above 0 and at most 1. "
-            f"Received: fraction={fraction}"
-        )
-    # str() reads 0.1 as one tenth: a binary 0.1 can floor to one rank less.
-    kept = Fraction(str(float(fraction))) * vocabulary * width
-    return min(max(int(kept / (vocabulary + width)), 1), width)
-
-
-def distilled_rank(
-    vocabulary: int, width: int, parameters: int, hidden_dim: int | None = None
-) -> int:
-    """Returns the largest rank of a distilled table with its biases.
-
-    `rank * (V + d + 1) + d` parameters, or with a hidden layer of width `h`
-    `rank * (V + h + d) + h * (d + 1) + d`. At least 1.
-
-    Args:
-        vocabulary: Integer. Rows of the table.
-        width: Integer. Columns of the table.
-        parameters: Number. At most so many numbers, if rank 1 has no more.
-        hidden_dim: Integer, or `None` for the paper's form.
-    """
-    own, each = width, vocabulary + width + 1
-    if hidden_dim is not None:
-        own += hidden_dim * (width + 1)
-        each = vocabulary + hidden_dim + width
-    return max(int((parameters - own) // each), 1)
-
-
-def tensor_train_rank(
-    vocabulary: int, width: int, parameters: int, num_cores: int = 3
-) -> int:
-    """Returns the largest rank of a tensor train, the same at every cut.
-
-    With row modes `I` and column modes `J` it has `rank * (I[0] J[0] +
-    I[-1] J[-1])` parameters in the outer cores, and `rank**2 * I[k] J[k]` in
-    each other. At least 1, and no more than the modes allow.
-
-    Args:
-        vocabulary: Integer. Rows of the table.
-        width: Integer. Columns of the table.
-        parameters: Number. At most so many numbers, if rank 1 has no more.
-        num_cores: Integer, from 2 to 6.
-    """
-    shape = resolve_shape("vocabulary", vocabulary, width, num_cores, None)
-    first, *inner, last = [i * j for i, j in zip(*shape, strict=True)]
-    square, linear, parameters = sum(inner), first + last, int(parameters)
-    if square:
-        root = math.isqrt(linear**2 + 4 * square * parameters)
-        rank = (root - linear) // (2 * square)
-    else:
-        rank = parameters // linear
-    return min(max(rank, 1), max(attainable_ranks(shape)))
 
 
 def equal_groups(vocabulary: int, num_groups: int) -> tuple[int, ...]:
@@ -129,13 +53,15 @@ def growing_groups(
     return tuple(sizes.tolist())
 
 
-def _check_num_groups(vocabulary, num_groups):
+def _check_num_groups(vocabulary: int, num_groups: int) -> None:
     positive_int("vocabulary", vocabulary)
     positive_int("num_groups", num_groups)
     at_most("num_groups", num_groups, "vocabulary", vocabulary)
 
 
-def group_reduce_parameters(group_sizes, group_ranks, width: int) -> int:
+def group_reduce_parameters(
+    group_sizes: Sequence[int], group_ranks: Sequence[int], width: int
+) -> int:
     """Returns the parameters of a table in groups: `sum k_p (n_p + d)`.
 
     A group counts `n_p d` where that is no more.
@@ -147,7 +73,11 @@ def group_reduce_parameters(group_sizes, group_ranks, width: int) -> int:
 
 
 def group_ranks_by_frequency(
-    group_sizes, width: int, parameters: int, frequencies, sort=True
+    group_sizes: Sequence[int],
+    width: int,
+    parameters: int,
+    frequencies: ArrayLike,
+    sort: bool = True,
 ) -> tuple[int, ...]:
     """Returns ranks in proportion to the mean frequencies of groups.
 
@@ -187,7 +117,11 @@ def group_ranks_by_frequency(
 
 
 def group_ranks_by_error(
-    table, group_sizes, parameters: int, frequencies=None, sort=True
+    table: Array,
+    group_sizes: Sequence[int],
+    parameters: int,
+    frequencies: ArrayLike | None = None,
+    sort: bool = True,
 ) -> tuple[int, ...]:
     """Returns the ranks with about the least weighted error.
 

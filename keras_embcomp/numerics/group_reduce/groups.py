@@ -4,29 +4,31 @@
 is stored dense where its factors would be no smaller.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 import numpy as np
 from keras import ops
 
+from keras_embcomp._types import Array, Factor, Tensor
 from keras_embcomp.checks import positive_int
-from keras_embcomp.numerics.lookup import take_rows
+from keras_embcomp.numerics.execution import Execution
 from keras_embcomp.numerics.streaming import RowScores, products
-from keras_embcomp.layers.factors import times_rows, whole
 
 
-def starts_of(group_sizes):
+def starts_of(group_sizes: Iterable[int]) -> list[int]:
     """Returns the first place of each group."""
     return [0, *accumulate(group_sizes)][:-1]
 
 
-def stored_dense(size, rank, width):
+def stored_dense(size: int, rank: int, width: int) -> bool:
     """Returns whether factors would be no smaller than `size * width`."""
     return rank * (size + width) >= size * width
 
 
-def checked_sizes(name, vocabulary, group_sizes):
+def checked_sizes(
+    name: str, vocabulary: int, group_sizes: Iterable[int]
+) -> tuple[int, ...]:
     """Returns group sizes as a tuple; raises unless they sum to `name`."""
     sizes = _integers("group_sizes", group_sizes)
     if sum(sizes) != vocabulary:
@@ -37,7 +39,9 @@ def checked_sizes(name, vocabulary, group_sizes):
     return sizes
 
 
-def checked_ranks(group_sizes, group_ranks):
+def checked_ranks(
+    group_sizes: tuple[int, ...], group_ranks: Iterable[int]
+) -> tuple[int, ...]:
     """Returns ranks as a tuple; raises unless each group has one that fits."""
     ranks = _integers("group_ranks", group_ranks)
     if len(ranks) != len(group_sizes):
@@ -62,7 +66,7 @@ def _integers(name, value):
     return tuple(positive_int(name, number) for number in value)
 
 
-def check_width(name, width, group_ranks):
+def check_width(name: str, width: int, group_ranks: Sequence[int]) -> None:
     """Raises if a rank exceeds the width."""
     if max(group_ranks) > width:
         raise ValueError(
@@ -71,7 +75,9 @@ def check_width(name, width, group_ranks):
         )
 
 
-def grouped_table(embeddings, projections):
+def grouped_table(
+    embeddings: Sequence[Array], projections: Sequence[Array | None]
+) -> Array:
     """Returns the rows of all groups, one after the other, as an array.
 
     Args:
@@ -90,7 +96,14 @@ def grouped_table(embeddings, projections):
     )
 
 
-def grouped_rows(places, outside, embeddings, projections, dtype):
+def grouped_rows(
+    execution: Execution,
+    places: Tensor,
+    outside: Tensor,
+    embeddings: Sequence[Factor],
+    projections: Sequence[Factor | None],
+    dtype: str,
+) -> Tensor:
     """Returns the rows at places, of shape `(*places.shape, width)`.
 
     Every group is asked for all rows, and those that it does not have are
@@ -98,6 +111,7 @@ def grouped_rows(places, outside, embeddings, projections, dtype):
     are one product.
 
     Args:
+        execution: How the call runs.
         places: Tensor of places below the vocabulary.
         outside: 1 for ids that were out of range, where others have 0.
         embeddings: For each group a tensor of shape `(size, rank)`, or
@@ -116,7 +130,7 @@ def grouped_rows(places, outside, embeddings, projections, dtype):
         place = places - start
         inside = ops.clip(place, 0, size - 1)
         own = ops.equal(place, inside)
-        found = take_rows(embedding, inside + outside * size)
+        found = execution.take(embedding, inside + outside * size)
         rows = ops.cast(found, dtype)
         rows = ops.where(ops.expand_dims(own, -1), rows, 0)
         if projection is None:
@@ -125,40 +139,55 @@ def grouped_rows(places, outside, embeddings, projections, dtype):
             narrow.append(rows)
     if not narrow:
         return dense
-    return dense + ops.matmul(
-        ops.concatenate(narrow, axis=-1), _stacked(projections, dtype, places)
-    )
+    stacked = _stacked(execution, projections, dtype, places)
+    return dense + ops.matmul(ops.concatenate(narrow, axis=-1), stacked)
 
 
-def grouped_logits(hidden, embeddings, projections):
+def grouped_logits(
+    execution: Execution,
+    hidden: Tensor,
+    embeddings: Sequence[Factor],
+    projections: Sequence[Factor | None],
+) -> list[Tensor]:
     """Returns for each group the product with its rows, `(..., size)`.
 
     Args:
+        execution: How the call runs.
         hidden: Tensor of shape `(..., width)`.
         embeddings, projections: As for `grouped_rows`.
     """
     return [
-        times_rows(shared, rows)
-        for shared, rows in _shared_and_rows(hidden, embeddings, projections)
+        execution.times_rows(shared, rows)
+        for shared, rows in _shared_and_rows(
+            execution, hidden, embeddings, projections
+        )
     ]
 
 
-def grouped_scores(tokens, embeddings, projections):
+def grouped_scores(
+    execution: Execution,
+    tokens: Tensor,
+    embeddings: Sequence[Tensor],
+    projections: Sequence[Factor | None],
+) -> list[RowScores]:
     """Returns the `RowScores` of each group.
 
     Args:
+        execution: How the call runs.
         tokens: Tensor of shape `(tokens, width)`.
         embeddings, projections: As for `grouped_rows`.
     """
     return [
         RowScores(products, (shared,), (rows,), units=rows.shape[0])
-        for shared, rows in _shared_and_rows(tokens, embeddings, projections)
+        for shared, rows in _shared_and_rows(
+            execution, tokens, embeddings, projections
+        )
     ]
 
 
-def _shared_and_rows(hidden, embeddings, projections):
+def _shared_and_rows(execution, hidden, embeddings, projections):
     """Yields for each group what all its rows are multiplied with, and them."""
-    narrow, start = _narrow(hidden, projections), 0
+    narrow, start = _narrow(execution, hidden, projections), 0
     for rows, projection in zip(embeddings, projections, strict=True):
         if projection is None:
             yield hidden, rows
@@ -168,17 +197,17 @@ def _shared_and_rows(hidden, embeddings, projections):
             start = end
 
 
-def _narrow(hidden, projections):
+def _narrow(execution, hidden, projections):
     """Returns the products with all projections, side by side."""
     if all(projection is None for projection in projections):
         return None
-    stacked = _stacked(projections, hidden.dtype, hidden)
+    stacked = _stacked(execution, projections, hidden.dtype, hidden)
     return ops.matmul(hidden, ops.transpose(stacked))
 
 
-def _stacked(projections, dtype, inputs):
+def _stacked(execution, projections, dtype, inputs):
     factors = [
-        whole(factor, dtype, inputs)
+        execution.whole(factor, dtype, inputs)
         for factor in projections
         if factor is not None
     ]

@@ -7,24 +7,26 @@ that wrap, and floor division of what is not negative.
 
 import math
 
-import keras
 import numpy as np
 from keras import ops
 
-from keras_embcomp.layers.execution import compiled_by_tensorflow, exporting
+from keras_embcomp._types import Array, Tensor
+from keras_embcomp.numerics.execution import Execution
 
 ROUNDS = 4
 _PRIME = 2**31 - 1
 
 
-def shuffle_constants(num_shuffles: int, seed: int):
+def shuffle_constants(num_shuffles: int, seed: int) -> Array:
     """Returns the int32 constants of shuffles, `(ROUNDS, 3, num_shuffles)`."""
     generator = np.random.default_rng(seed)
     odd = 2 * generator.integers(2**28, 2**30, (ROUNDS, 3, num_shuffles)) + 1
     return odd.astype("int64").astype("int32")
 
 
-def shuffled(ids, size: int, constants):
+def shuffled(
+    execution: Execution, ids: Tensor, size: int, constants: Tensor
+) -> Tensor:
     """Returns where each shuffle puts ids: `(..., num_shuffles)`.
 
     The numbers lie row by row in a grid of about `sqrt(size)` columns, the last
@@ -33,6 +35,7 @@ def shuffled(ids, size: int, constants):
     whatever the size.
 
     Args:
+        execution: How the call runs.
         ids: int32 tensor or NumPy array of shape `(..., 1)`, of numbers from 0
             to `size - 1`.
         size: Integer, at most `2**31 - 1`.
@@ -48,33 +51,28 @@ def shuffled(ids, size: int, constants):
             if missing:
                 length = columns - row // (rows - 1) * missing
             column = (
-                column + _distance(row, constants[turn], columns)
+                column + _distance(execution, row, constants[turn], columns)
             ) % length
         else:
             length = rows
             if missing:
                 length = rows - (column + missing) // columns
-            distance = _distance(column, constants[turn], rows)
+            distance = _distance(execution, column, constants[turn], rows)
             row = (row + distance) % length
     return row * columns + column
 
 
-def _distance(line, numbers, most):
+def _distance(execution, line, numbers, most):
     """Returns a random distance below `most` for each line of the grid."""
-    mixed = _remainder(line * numbers[0] + numbers[1])
-    mixed = _remainder(mixed * numbers[2] + mixed // 2**15)
+    mixed = _remainder(execution, line * numbers[0] + numbers[1])
+    mixed = _remainder(execution, mixed * numbers[2] + mixed // 2**15)
     return mixed // 2**11 % most
 
 
-def _remainder(number):
+def _remainder(execution, number):
     """Returns `number % _PRIME`, from 0 on in an ONNX file too."""
     rest = number % _PRIME
-    if (
-        isinstance(rest, np.ndarray)
-        or keras.backend.backend() != "tensorflow"
-        or compiled_by_tensorflow()
-        or exporting()
-    ):
+    if isinstance(rest, np.ndarray) or not execution.for_onnx:
         return rest
     # tf2onnx turns a remainder into one of a division that truncates.
     return ops.where(ops.less(rest, 0), rest + _PRIME, rest)

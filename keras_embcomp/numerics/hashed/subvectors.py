@@ -11,14 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
+from keras_embcomp._types import Array, Factor, Tensor
 from keras_embcomp.checks import at_most
-from keras_embcomp.layers.execution import (
-    compiled_by_tensorflow,
-    exporting,
-    unfolded_range,
-)
-from keras_embcomp.numerics.lookup import gather_rows, likely_count, take_rows
+from keras_embcomp.numerics.execution import Execution
 from keras_embcomp.numerics.hashed.shuffles import shuffle_constants, shuffled
+from keras_embcomp.numerics.lookup import likely_count
 from keras_embcomp.numerics.streaming import RowScores, products
 
 
@@ -34,7 +31,9 @@ class Assignment(NamedTuple):
     offsets: tuple[int, ...]
 
 
-def check_pool(name, vocabulary, num_subvectors, num_parts):
+def check_pool(
+    name: str, vocabulary: int, num_subvectors: int, num_parts: int
+) -> None:
     """Raises unless every sub-vector can have a user, and places are int32."""
     pieces = vocabulary * num_parts
     if pieces >= 2**31:
@@ -45,7 +44,7 @@ def check_pool(name, vocabulary, num_subvectors, num_parts):
     at_most("num_subvectors", num_subvectors, f"{name} * num_parts", pieces)
 
 
-def check_parts(name, width, num_parts):
+def check_parts(name: str, width: int, num_parts: int) -> None:
     """Raises unless parts divide the width; says which numbers do."""
     if width % num_parts == 0:
         return
@@ -59,7 +58,13 @@ def check_parts(name, width, num_parts):
     )
 
 
-def assign(vocabulary, num_subvectors, num_parts, seed, shared) -> Assignment:
+def assign(
+    vocabulary: int,
+    num_subvectors: int,
+    num_parts: int,
+    seed: int,
+    shared: bool,
+) -> Assignment:
     """Returns a balanced assignment: one pool for all parts, or one for each.
 
     With one pool, the places of all parts follow each other, so that counts
@@ -76,10 +81,11 @@ def assign(vocabulary, num_subvectors, num_parts, seed, shared) -> Assignment:
     return Assignment(vocabulary, num_parts, seed, starts, sizes, offsets)
 
 
-def codes(ids, assignment):
+def codes(execution: Execution, ids: Tensor, assignment: Assignment) -> Tensor:
     """Returns a sub-vector of its pool for each part: `(*ids.shape, parts)`.
 
     Args:
+        execution: How the call runs.
         ids: int32 tensor or NumPy array of ids below the vocabulary.
         assignment: That of `assign`.
     """
@@ -87,7 +93,7 @@ def codes(ids, assignment):
     convert = np.asarray if in_numpy else ops.convert_to_tensor
     ids = ids[..., None] if in_numpy else ops.expand_dims(ids, -1)
     constants = shuffle_constants(assignment.num_parts, assignment.seed)
-    places = shuffled(ids, assignment.vocabulary, convert(constants))
+    places = shuffled(execution, ids, assignment.vocabulary, convert(constants))
     starts, sizes = (
         convert(np.array(numbers, "int32"))
         for numbers in (assignment.starts, assignment.sizes)
@@ -96,30 +102,43 @@ def codes(ids, assignment):
 
 
 @functools.lru_cache(maxsize=8)
-def code_table(assignment):
+def code_table(assignment: Assignment) -> Array:
     """Returns the codes of all words, a `(vocabulary, parts)` NumPy array."""
-    return codes(np.arange(assignment.vocabulary, dtype="int32"), assignment)
+    ids = np.arange(assignment.vocabulary, dtype="int32")
+    return codes(Execution(), ids, assignment)
 
 
-def hashed_rows(ids, outside, subvectors, assignment):
+def hashed_rows(
+    execution: Execution,
+    ids: Tensor,
+    outside: Tensor,
+    subvectors: Factor,
+    assignment: Assignment,
+) -> Tensor:
     """Returns the rows of ids, of shape `(*ids.shape, width)`.
 
     Args:
+        execution: How the call runs.
         ids: Tensor of ids below the vocabulary.
         outside: 1 for ids that were out of range, where others have 0.
         subvectors: Tensor of shape `(num_subvectors, width // num_parts)`.
         assignment: That of `assign`.
     """
     offsets = ops.convert_to_tensor(np.array(assignment.offsets, "int32"))
-    found = codes(ops.cast(ids, "int32"), assignment) + offsets
+    found = codes(execution, ops.cast(ids, "int32"), assignment) + offsets
     beyond = ops.cast(outside, "int32") * subvectors.shape[0]
     found = found + ops.expand_dims(beyond, -1)
-    pieces = take_rows(subvectors, found)
+    pieces = execution.take(subvectors, found)
     width = assignment.num_parts * subvectors.shape[1]
     return ops.reshape(pieces, (*ops.shape(ids), width))
 
 
-def hashed_logits(hidden, subvectors, assignment):
+def hashed_logits(
+    execution: Execution,
+    hidden: Tensor,
+    subvectors: Tensor,
+    assignment: Assignment,
+) -> Tensor:
     """Returns `hidden @ table.T`, of shape `(..., vocabulary)`.
 
     For fewer tokens than the width, Algorithm 1 of the paper: the products of
@@ -129,27 +148,34 @@ def hashed_logits(hidden, subvectors, assignment):
     """
     width = assignment.num_parts * subvectors.shape[1]
     tokens = ops.reshape(hidden, (-1, width))
-    table = _code_table_of(tokens, assignment)
-    if likely_count(hidden.shape[:-1]) > width and not exporting():
-        rows = take_rows(subvectors, table + np.array(assignment.offsets))
+    table = _code_table_of(execution, tokens, assignment)
+    many = likely_count(hidden.shape[:-1]) > width
+    if many and not execution.exporting:
+        places = table + np.array(assignment.offsets)
+        rows = execution.take(subvectors, places)
         rows = ops.reshape(rows, (assignment.vocabulary, width))
         logits = ops.matmul(tokens, ops.transpose(rows))
     else:
         sizes = assignment.sizes
         starts = np.cumsum([0, *sizes[:-1]]).astype("int32")
         products = _partial_products(tokens, subvectors, assignment)
-        logits = ops.transpose(sums_of_rows(products, table + starts))
+        logits = sums_of_rows(execution, products, table + starts)
+        logits = ops.transpose(logits)
     shape = (*ops.shape(hidden)[:-1], assignment.vocabulary)
     return ops.reshape(logits, shape)
 
 
-def hashed_scores(tokens, subvectors, assignment):
+def hashed_scores(
+    execution: Execution,
+    tokens: Tensor,
+    subvectors: Tensor,
+    assignment: Assignment,
+) -> RowScores:
     """Returns the `RowScores` of hidden states of shape `(tokens, width)`."""
 
     def scores(tokens, subvectors, ids):
-        return products(
-            tokens, hashed_rows(ids, 0 * ids, subvectors, assignment)
-        )
+        rows = hashed_rows(execution, ids, 0 * ids, subvectors, assignment)
+        return products(tokens, rows)
 
     ids = ops.arange(assignment.vocabulary, dtype="int32")
     shared = (tokens, subvectors)
@@ -180,26 +206,29 @@ def _partial_products(tokens, subvectors, assignment):
     )
 
 
-def sums_of_rows(rows, table):
+def sums_of_rows(execution: Execution, rows: Tensor, table: Tensor) -> Tensor:
     """Returns for each word the sum of the rows that its codes pick."""
-    if compiled_by_tensorflow():
-        sums = ops.sum(gather_rows(rows, table), axis=1)
+    if execution.in_xla:
+        sums = ops.sum(execution.gather(rows, table), axis=1)
         # XLA would fuse the sum with the transposition that follows, which is
         # slower than both: this stands between them.
         return ops.slice_update(sums, (0, 0), sums[:1])
-    sums = gather_rows(rows, table[:, 0])
+    sums = execution.gather(rows, table[:, 0])
     for part in range(1, table.shape[1]):
-        sums = sums + gather_rows(rows, table[:, part])
+        sums = sums + execution.gather(rows, table[:, part])
     return sums
 
 
-def _code_table_of(tokens, assignment):
-    if not exporting():
+def _code_table_of(execution, tokens, assignment):
+    if not execution.exporting:
         return code_table(assignment)
-    return codes(unfolded_range(tokens, 0, assignment.vocabulary), assignment)
+    ids = execution.range_in_file(tokens, 0, assignment.vocabulary)
+    return codes(execution, ids, assignment)
 
 
-def fitted_subvectors(table, weights, num_subvectors, assignment):
+def fitted_subvectors(
+    table: Array, weights: Array, num_subvectors: int, assignment: Assignment
+) -> Array:
     """Returns the pool with the least weighted squared error.
 
     A sub-vector is the weighted mean of the pieces that use it.

@@ -2,17 +2,17 @@
 
 import numpy as np
 
-from keras_embcomp.numerics.product_quantized.fitting import (
-    factors_in_bytes,
-    kept_first,
-    product_codes,
-    rows_in_bytes,
-)
 from keras_embcomp.numerics.low_rank import weighted_gram
 from keras_embcomp.numerics.product_quantized.codes import (
     decoded_rows,
     most_kept,
     smallest_dtype,
+)
+from keras_embcomp.numerics.product_quantized.fitting import (
+    factors_in_bytes,
+    kept_first,
+    product_codes,
+    rows_in_bytes,
 )
 
 _SAMPLE, _ROUNDS = 16_384, 8

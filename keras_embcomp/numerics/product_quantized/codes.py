@@ -6,16 +6,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_embcomp.layers.execution import exporting, unfolded_rows
+from keras_embcomp._types import Factor, Tensor
+from keras_embcomp.numerics.execution import Execution
 from keras_embcomp.numerics.hashed.subvectors import sums_of_rows
 from keras_embcomp.numerics.lookup import (
-    gather_rows,
     inside_and_outside,
     likely_count,
     take_rows,
 )
 from keras_embcomp.numerics.streaming import RowScores, products
-from keras_embcomp.layers.factors import RoundedTable, whole
 
 _BLOCK_ROWS = 16_384
 _FEW_TOKENS, _LOGIT_BLOCKS = 8, 16
@@ -123,10 +122,19 @@ def decoded_rows(found):
     return rows
 
 
-def coded_rows(ids, codes, codebooks, projection, mean, kept=None):
+def coded_rows(
+    execution: Execution,
+    ids: Tensor,
+    codes: Tensor,
+    codebooks: Factor,
+    projection: Tensor,
+    mean: Tensor,
+    kept: KeptRows | None = None,
+) -> Tensor:
     """Returns the rows of ids, of shape `(*ids.shape, width)`.
 
     Args:
+        execution: How the call runs.
         ids: Integer tensor.
         codes: Integer tensor of shape `(vocabulary, num_parts)`.
         codebooks: Tensor of shape `(num_parts * codebook_size, part_width)`.
@@ -134,11 +142,11 @@ def coded_rows(ids, codes, codebooks, projection, mean, kept=None):
         mean: Tensor of shape `(width,)`.
         kept: `KeptRows` or `None`.
     """
-    ids, outside = inside_and_outside(ids, codes.shape[0])
+    ids, outside = inside_and_outside(execution, ids, codes.shape[0])
     outside = ops.cast(outside, "int32")
-    codes = ops.cast(gather_rows(codes, ids), "int32")
+    codes = ops.cast(execution.gather(codes, ids), "int32")
     beyond = ops.expand_dims(outside * codebooks.shape[0], -1)
-    pieces = take_rows(codebooks, _places(codes, codebooks) + beyond)
+    pieces = execution.take(codebooks, _places(codes, codebooks) + beyond)
     pieces = ops.reshape(pieces, (*ops.shape(ids), projection.shape[0]))
     pieces = ops.cast(pieces, projection.dtype)
     rows = ops.add(ops.matmul(pieces, projection), mean)
@@ -147,15 +155,23 @@ def coded_rows(ids, codes, codebooks, projection, mean, kept=None):
     num_kept = kept.rows.shape[0]
     is_kept, numbers = _kept_numbers(codes, codebooks, num_kept)
     numbers = ops.where(is_kept, numbers, 0) + outside * num_kept
-    whole_rows = ops.cast(take_rows(kept.rows, numbers), rows.dtype)
+    whole_rows = ops.cast(execution.take(kept.rows, numbers), rows.dtype)
     if kept.scales is not None:
-        scales = gather_rows(kept.scales, numbers)
+        scales = execution.gather(kept.scales, numbers)
         scales = ops.cast(ops.expand_dims(scales, -1), rows.dtype)
         whole_rows = whole_rows * scales
     return ops.where(ops.expand_dims(is_kept, -1), whole_rows, rows)
 
 
-def coded_logits(hidden, codes, codebooks, projection, mean, kept=None):
+def coded_logits(
+    execution: Execution,
+    hidden: Tensor,
+    codes: Tensor,
+    codebooks: Tensor,
+    projection: Tensor,
+    mean: Tensor,
+    kept: KeptRows | None = None,
+) -> Tensor:
     """Returns `hidden @ table.T`, of shape `(..., vocabulary)`.
 
     For few tokens: the products of each part of the turned hidden states with
@@ -166,22 +182,29 @@ def coded_logits(hidden, codes, codebooks, projection, mean, kept=None):
     vocabulary, width = codes.shape[0], projection.shape[1]
     tokens = ops.reshape(hidden, (-1, width))
     shape = (*ops.shape(hidden)[:-1], vocabulary)
-    if exporting():
-        codes = unfolded_rows(codes, tokens)
-    codes = ops.cast(codes, "int32")
+    codes = ops.cast(execution.kept_out(codes, tokens), "int32")
     turned = ops.matmul(projection, ops.transpose(tokens))
     few = likely_count(hidden.shape[:-1]) <= _FEW_TOKENS
-    sums = _summed_products if few or exporting() else _decoded_products
-    logits = sums(turned, codes, codebooks)
+    summed = few or execution.exporting
+    sums = _summed_products if summed else _decoded_products
+    logits = sums(execution, turned, codes, codebooks)
     logits = logits + ops.matmul(
         ops.expand_dims(mean, 0), ops.transpose(tokens)
     )
     if kept is not None:
-        logits = _with_kept(logits, tokens, codes, codebooks, kept)
+        logits = _with_kept(execution, logits, tokens, codes, codebooks, kept)
     return ops.reshape(ops.transpose(logits), shape)
 
 
-def coded_scores(tokens, codes, codebooks, projection, mean, kept=None):
+def coded_scores(
+    execution: Execution,
+    tokens: Tensor,
+    codes: Tensor,
+    codebooks: Tensor,
+    projection: Tensor,
+    mean: Tensor,
+    kept: KeptRows | None = None,
+) -> RowScores:
     """Returns the `RowScores` of hidden states of shape `(tokens, width)`.
 
     Words are decoded, but not projected to the width, unless rows are kept.
@@ -191,7 +214,8 @@ def coded_scores(tokens, codes, codebooks, projection, mean, kept=None):
     offset = ops.matmul(tokens, ops.expand_dims(mean, 1))
     shared, num_kept = (turned, offset, codebooks), 0
     if kept is not None:
-        rows, num_kept = whole(kept.rows, tokens.dtype), kept.rows.shape[0]
+        rows = execution.whole(kept.rows, tokens.dtype)
+        num_kept = rows.shape[0]
         if kept.scales is not None:
             rows = rows * ops.cast(ops.expand_dims(kept.scales, 1), rows.dtype)
         shared = (*shared, tokens, rows)
@@ -206,22 +230,22 @@ def coded_scores(tokens, codes, codebooks, projection, mean, kept=None):
             return logits
         tokens, rows = kept
         is_kept, numbers = _kept_numbers(codes, codebooks, num_kept)
-        rows = gather_rows(rows, ops.where(is_kept, numbers, 0))
+        rows = execution.gather(rows, ops.where(is_kept, numbers, 0))
         return ops.where(is_kept, products(tokens, rows), logits)
 
     return RowScores(scores, shared, (), (codes,), codes.shape[0])
 
 
-def _summed_products(turned, codes, codebooks):
+def _summed_products(execution, turned, codes, codebooks):
     """Returns logits, words in rows, as sums of products with codebooks."""
     num_parts, part_width = codes.shape[1], codebooks.shape[1]
     turned = ops.reshape(turned, (num_parts, part_width, -1))
     books = ops.reshape(codebooks, (num_parts, -1, part_width))
     products = ops.reshape(ops.matmul(books, turned), (codebooks.shape[0], -1))
-    return sums_of_rows(products, _places(codes, codebooks))
+    return sums_of_rows(execution, products, _places(codes, codebooks))
 
 
-def _decoded_products(turned, codes, codebooks):
+def _decoded_products(execution, turned, codes, codebooks):
     """Returns logits, words in rows, as products with decoded words."""
     vocabulary, directions = codes.shape[0], turned.shape[0]
 
@@ -240,18 +264,16 @@ def _decoded_products(turned, codes, codebooks):
     )
 
 
-def _with_kept(logits, tokens, codes, codebooks, kept):
+def _with_kept(execution, logits, tokens, codes, codebooks, kept):
     """Returns logits, words in rows, with those of the rows that are kept."""
-    num_kept, rows = kept.rows.shape[0], kept.rows
-    if exporting() and not isinstance(rows, RoundedTable):
-        rows = unfolded_rows(rows, tokens)
-    rows = whole(rows, tokens.dtype, tokens)
+    num_kept = kept.rows.shape[0]
+    rows = execution.rows_between(kept.rows, 0, num_kept, tokens.dtype, tokens)
     products = ops.matmul(rows, ops.transpose(tokens))
     if kept.scales is not None:
         scales = ops.cast(ops.expand_dims(kept.scales, 1), tokens.dtype)
         products = products * scales
     is_kept, numbers = _kept_numbers(codes, codebooks, num_kept)
-    chosen = gather_rows(products, ops.where(is_kept, numbers, 0))
+    chosen = execution.gather(products, ops.where(is_kept, numbers, 0))
     return ops.where(ops.expand_dims(is_kept, 1), chosen, logits)
 
 

@@ -7,6 +7,8 @@ part of a row is replaced by the nearest of a few vectors, its codebook.
 
 import numpy as np
 
+from keras_embcomp._types import Array, ArrayLike
+from keras_embcomp.checks import finite_table
 from keras_embcomp.numerics.low_rank import weighted_gram
 from keras_embcomp.numerics.product_quantized.codes import (
     ProductCodes,
@@ -16,6 +18,17 @@ from keras_embcomp.numerics.product_quantized.codes import (
 
 _NARROW = 8
 _LEAST_WEIGHT = 1e-6  # of the mean; a codebook needs some weight everywhere
+
+
+def check_rows_differ(table: ArrayLike) -> Array:
+    """Returns a finite table, or raises if all of its rows are alike."""
+    table = finite_table("table", table)
+    if not np.any(table != table[0]):
+        raise ValueError(
+            "`table` must have rows that differ. "
+            f"Received: {len(table)} rows that are alike"
+        )
+    return table
 
 
 def deal_directions(variances, num_parts, part_width):

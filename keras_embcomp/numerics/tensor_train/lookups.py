@@ -7,26 +7,33 @@ A core has the shape `(I, R, J, R')`, so that one digit of an id picks a slice
 """
 
 import math
+from collections.abc import Sequence
 
 import keras
 from keras import ops
 
-from keras_embcomp.layers.execution import exporting, unfolded_rows
-from keras_embcomp.numerics.lookup import (
-    inside_and_outside,
-    likely_count,
-    take_rows,
-)
+from keras_embcomp._types import Factor, Tensor
+from keras_embcomp.numerics.execution import Execution
+from keras_embcomp.numerics.lookup import inside_and_outside, likely_count
 from keras_embcomp.numerics.small_products import batched_product
 from keras_embcomp.numerics.streaming import RowScores, products
-from keras_embcomp.layers.factors import PackedTable, whole
-from keras_embcomp.numerics.tensor_train.contraction import grouped, plan_logits, plan_rows
+from keras_embcomp.numerics.tensor_train.contraction import (
+    grouped,
+    plan_logits,
+    plan_rows,
+)
 
 # Units of a slice of the first cores, where logits come in blocks.
 _BLOCK = 4_096
 
 
-def tt_rows(ids, cores, vocabulary, dtype="float32"):
+def tt_rows(
+    execution: Execution,
+    ids: Tensor,
+    cores: Sequence[Factor],
+    vocabulary: int,
+    dtype: str = "float32",
+) -> Tensor:
     """Returns the rows `ids` of the table, of shape `(*ids.shape, width)`.
 
     The backward pass computes the gathered slices again: to store them could
@@ -35,35 +42,42 @@ def tt_rows(ids, cores, vocabulary, dtype="float32"):
     shapes = tuple(tuple(core.shape) for core in cores)
     plan = (1,) * len(cores)
     # How many ids a file is for may not be known.
-    if not exporting() or None not in tuple(ids.shape):
+    exporting = execution.exporting
+    if not exporting or None not in tuple(ids.shape):
         plan = plan_rows(shapes, _static_count(ids.shape))
-    if exporting() and max(plan) > 1:  # a file would hold merged cores
+    if exporting and max(plan) > 1:  # a file would hold merged cores
         cores = [
-            core if isinstance(core, PackedTable) else unfolded_rows(core, ids)
+            core if execution.is_packed(core) else execution.kept_out(core, ids)
             for core in cores
         ]
-    packed = isinstance(cores[0], PackedTable) and max(plan) == 1
+    packed = execution.is_packed(cores[0]) and max(plan) == 1
     if not packed:
-        cores = [whole(core, dtype, ids) for core in cores]
+        cores = [execution.whole(core, dtype, ids) for core in cores]
     tables = merged_cores(cores, plan)
-    digits = _digits(ids, [table.shape[0] for table in tables], vocabulary)
+    modes = [table.shape[0] for table in tables]
+    digits = _digits(execution, ids, modes, vocabulary)
     # Where XLA clips a digit, it shall end in the last row that is used.
     used = -(-vocabulary // math.prod(t.shape[0] for t in tables[1:]))
-    if used < tables[0].shape[0] and not exporting():
+    if used < tables[0].shape[0] and not exporting:
         tables[0] = tables[0][:used]
 
     def chain(*tables):
-        return _chain_of_slices(digits, tables)
+        return _chain_of_slices(execution, digits, tables)
 
     if packed:
-        rows = ops.cast(_chain_of_slices(digits, tables), dtype)
+        rows = ops.cast(chain(*tables), dtype)
     else:
-        rows = (chain if exporting() else keras.remat(chain))(*tables)
+        rows = (chain if exporting else keras.remat(chain))(*tables)
     width = math.prod(shape[2] for shape in shapes)
     return ops.reshape(rows, (*ops.shape(ids), width))
 
 
-def tt_logits(hidden, cores, vocabulary):
+def tt_logits(
+    execution: Execution,
+    hidden: Tensor,
+    cores: Sequence[Tensor],
+    vocabulary: int,
+) -> Tensor:
     """Returns `hidden @ table.T`, of shape `(*hidden.shape[:-1], vocabulary)`.
 
     Few tokens are contracted with the cores; for many, the table is built
@@ -71,7 +85,7 @@ def tt_logits(hidden, cores, vocabulary):
     """
     shapes = tuple(tuple(core.shape) for core in cores)
     plan = (1,) * len(cores)
-    if not exporting():
+    if not execution.exporting:
         plan = plan_logits(shapes, _static_count(hidden.shape[:-1]))
     lead = ops.shape(hidden)[:-1]
     columns = math.prod(shape[2] for shape in shapes)
@@ -95,7 +109,9 @@ def tt_logits(hidden, cores, vocabulary):
     return logits if rows == vocabulary else logits[..., :vocabulary]
 
 
-def tt_scores(tokens, cores, vocabulary):
+def tt_scores(
+    tokens: Tensor, cores: Sequence[Tensor], vocabulary: int
+) -> RowScores:
     """Returns the `RowScores` of hidden states of shape `(tokens, width)`.
 
     A slice of the first cores, merged, stands for as many units as the others
@@ -122,7 +138,9 @@ def tt_scores(tokens, cores, vocabulary):
     )
 
 
-def merged_cores(cores, plan):
+def merged_cores(
+    cores: Sequence[Factor], plan: tuple[int, ...]
+) -> list[Factor]:
     """Returns one core for each group of a plan."""
     merged = []
     for first, *rest in grouped(list(cores), plan):
@@ -147,32 +165,34 @@ def _merged(left, right):
     )
 
 
-def _chain_of_slices(digits, tables):
+def _chain_of_slices(execution, digits, tables):
     """Gathers a slice of each table for each id, and multiplies them."""
     first, *others = tables
     columns = first.shape[2]
-    product = _slices(first, digits[0], first.shape[2:])
+    product = _slices(execution, first, digits[0], first.shape[2:])
     for digit, table in zip(digits[1:], others, strict=True):
         _, rank, mode, next_rank = table.shape
         product = batched_product(
+            execution,
             ops.reshape(product, (-1, columns, rank)),
-            _slices(table, digit, (rank, mode * next_rank)),
+            _slices(execution, table, digit, (rank, mode * next_rank)),
         )
         columns *= mode
     return product
 
 
-def _slices(table, digits, shape):
+def _slices(execution, table, digits, shape):
     """Returns the slices of digits, each of a shape."""
-    if isinstance(table, PackedTable):
-        return ops.reshape(take_rows(table, digits), (-1, *shape))
+    if execution.is_packed(table):
+        return ops.reshape(execution.take(table, digits), (-1, *shape))
     table = ops.reshape(table, (table.shape[0], *shape))
-    return take_rows(table, digits)
+    return execution.take(table, digits)
 
 
-def _digits(ids, modes, vocabulary):
+def _digits(execution, ids, modes, vocabulary):
     """Returns flat digits of ids, the first slowest, in integers only."""
-    ids, outside = inside_and_outside(ops.reshape(ids, (-1,)), vocabulary)
+    ids = ops.reshape(ids, (-1,))
+    ids, outside = inside_and_outside(execution, ids, vocabulary)
     stride = math.prod(modes[1:])
     digits = [ops.floor_divide(ids, stride) + outside * modes[0]]
     for mode in modes[1:]:

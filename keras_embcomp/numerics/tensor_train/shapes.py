@@ -5,10 +5,14 @@ and two ranks for each core; a *cut* is the place between two cores.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 from keras_embcomp.checks import positive_int
 
 MIN_CORES, MAX_CORES = 2, 6
+# Row modes and column modes.
+Shape: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def row_modes(vocabulary: int, num_cores: int) -> tuple[int, ...]:
@@ -59,7 +63,13 @@ def column_modes(width: int, num_cores: int) -> tuple[int, ...]:
     return min(found, key=lambda modes: (sum(modes), modes))
 
 
-def resolve_shape(vocabulary_name, vocabulary, width, num_cores, tt_shape):
+def resolve_shape(
+    vocabulary_name: str,
+    vocabulary: int,
+    width: int,
+    num_cores: int,
+    tt_shape: Shape | None,
+) -> Shape:
     """Returns the pair of tuples `(row modes, column modes)`.
 
     Raises:
@@ -88,7 +98,7 @@ def resolve_shape(vocabulary_name, vocabulary, width, num_cores, tt_shape):
     return shape
 
 
-def check_num_cores(num_cores):
+def check_num_cores(num_cores: int) -> int:
     """Returns `num_cores`, or raises if it is not from 2 to 6."""
     num_cores = positive_int("num_cores", num_cores)
     if not MIN_CORES <= num_cores <= MAX_CORES:
@@ -99,7 +109,7 @@ def check_num_cores(num_cores):
     return num_cores
 
 
-def check_shape(tt_shape):
+def check_shape(tt_shape: Any) -> Shape:
     """Returns `tt_shape` as a pair of tuples of integers, or raises."""
     try:
         rows, columns = (
@@ -117,7 +127,7 @@ def check_shape(tt_shape):
     return rows, columns
 
 
-def attainable_ranks(tt_shape) -> tuple[int, ...]:
+def attainable_ranks(tt_shape: Shape) -> tuple[int, ...]:
     """Returns the largest rank that a table can have at each cut."""
     sizes = [i * j for i, j in zip(*tt_shape, strict=True)]
     return tuple(
@@ -126,14 +136,16 @@ def attainable_ranks(tt_shape) -> tuple[int, ...]:
     )
 
 
-def check_ranks(tt_ranks):
+def check_ranks(tt_ranks: Any) -> int | tuple[int, ...]:
     """Returns `tt_ranks` as an integer or a tuple of integers."""
     if isinstance(tt_ranks, list | tuple):
         return tuple(positive_int("tt_ranks", rank) for rank in tt_ranks)
     return positive_int("tt_ranks", tt_ranks)
 
 
-def cut_ranks(tt_shape, tt_ranks) -> tuple[int, ...]:
+def cut_ranks(
+    tt_shape: Shape, tt_ranks: int | Sequence[int]
+) -> tuple[int, ...]:
     """Returns a rank for each cut, none above what the modes allow.
 
     An integer is the rank of every cut, as in the paper, though the outer cuts
@@ -155,10 +167,38 @@ def cut_ranks(tt_shape, tt_ranks) -> tuple[int, ...]:
     return tuple(min(pair) for pair in zip(tt_ranks, allowed, strict=True))
 
 
-def core_shapes(tt_shape, ranks):
+def core_shapes(
+    tt_shape: Shape, ranks: Sequence[int]
+) -> tuple[tuple[int, int, int, int], ...]:
     """Returns the shapes `(I, R, J, R')` of the cores, stored by row mode."""
     ranks = (1, *ranks, 1)
     return tuple(
         (i, ranks[k], j, ranks[k + 1])
         for k, (i, j) in enumerate(zip(*tt_shape, strict=True))
     )
+
+
+def tensor_train_rank(
+    vocabulary: int, width: int, parameters: int, num_cores: int = 3
+) -> int:
+    """Returns the largest rank of a tensor train, the same at every cut.
+
+    With row modes `I` and column modes `J` it has `rank * (I[0] J[0] +
+    I[-1] J[-1])` parameters in the outer cores, and `rank**2 * I[k] J[k]` in
+    each other. At least 1, and no more than the modes allow.
+
+    Args:
+        vocabulary: Integer. Rows of the table.
+        width: Integer. Columns of the table.
+        parameters: Number. At most so many numbers, if rank 1 has no more.
+        num_cores: Integer, from 2 to 6.
+    """
+    shape = resolve_shape("vocabulary", vocabulary, width, num_cores, None)
+    first, *inner, last = [i * j for i, j in zip(*shape, strict=True)]
+    square, linear, parameters = sum(inner), first + last, int(parameters)
+    if square:
+        root = math.isqrt(linear**2 + 4 * square * parameters)
+        rank = (root - linear) // (2 * square)
+    else:
+        rank = parameters // linear
+    return min(max(rank, 1), max(attainable_ranks(shape)))

@@ -4,7 +4,8 @@ import pytest
 import tensorflow as tf
 
 from keras_embcomp import LowRankEmbedding, export_litert
-from keras_embcomp.deploy import litert_runs, verify
+from keras_embcomp.deploy import verify
+from keras_embcomp.deploy.litert import compare
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -102,7 +103,7 @@ def test_a_converter_that_changes_the_numbers_is_found_out(
 ):
     model = classifier(rank=3)
     monkeypatch.setattr(
-        litert_runs, "predictions", lambda *_: [np.full((1, 3), 2.0)]
+        compare, "predictions", lambda *_: [np.full((1, 3), 2.0)]
     )
     with pytest.raises(RuntimeError, match="differs from the Keras model"):
         export_litert(model, tmp_path / "model.tflite")

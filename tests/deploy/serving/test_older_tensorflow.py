@@ -5,7 +5,7 @@ OLDER_TENSORFLOW names a Python that has it:
 
     python3 -m venv build/older
     build/older/bin/pip install "tensorflow-cpu==2.20.*"
-    OLDER_TENSORFLOW=build/older/bin/python pytest tests/deploy/test_older_tensorflow.py
+    OLDER_TENSORFLOW=build/older/bin/python pytest tests/deploy/serving/test_older_tensorflow.py
 """  # noqa: E501
 
 import os
@@ -41,7 +41,7 @@ def test_an_older_tensorflow_reads_every_layer(tmp_path):
             np.save(folder / "inputs.npy", inputs_of(case))
             np.save(folder / "outputs.npy", expected_of(case, layer))
             folders.append(str(folder))
-    reader = Path(__file__).with_name("read_saved_model.py")
+    reader = Path(__file__).parents[2] / "support" / "read_saved_model.py"
     done = subprocess.run(
         [PYTHON, str(reader), *folders],
         capture_output=True,
