@@ -1,5 +1,6 @@
 """Keras layers whose vocabulary-sized tables are stored in fewer numbers."""
 
+from keras_embcomp import _moved
 from keras_embcomp.compression.choose import plan_compression
 from keras_embcomp.compression.compress import compress
 from keras_embcomp.compression.plan import CompressionPlan
@@ -32,6 +33,8 @@ from keras_embcomp.training.crossentropy import compressed_crossentropy
 from keras_embcomp.training.crossentropy_head import CrossentropyHead
 from keras_embcomp.training.distillation import EmbeddingDistiller
 from keras_embcomp.training.distribution import TableParallel, layout_map
+
+_moved.install()
 
 __version__ = "0.1.0"
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from keras_embcomp.files import written_whole
+from keras_embcomp.text_tables import aligned
 
 _COLUMNS = (
     "layer",
@@ -97,19 +98,11 @@ class CompressionPlan:
 
     def __str__(self):
         rows = [_COLUMNS, *(table._cells() for table in self.tables)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.ljust(width)
-                for cell, width in zip(row, widths, strict=True)
-            ).rstrip()
-            for row in rows
-        ]
         total = (
             f"{self.bytes_before:,} -> {self.bytes_after:,} bytes, "
             f"{self.bytes_before / max(self.bytes_after, 1):.1f} times smaller"
         )
-        return "\n".join([*lines, total])
+        return f"{aligned(rows)}\n{total}"
 
     def to_json(self) -> str:
         """Returns the plan as text."""

@@ -17,6 +17,7 @@ from keras_embcomp.compression.choose import (
 from keras_embcomp.compression.compress import compress
 from keras_embcomp.files import written_whole
 from keras_embcomp.models.find import Table, tables_of
+from keras_embcomp.text_tables import markdown
 
 _METHODS = ("auto", "product_codes", "low_rank")
 _COLUMNS = ("method", "goal", "ratio", "bytes", "error", "quality")
@@ -71,8 +72,7 @@ class Sweep:
 
     def to_markdown(self) -> str:
         """Returns a table of all rows."""
-        lines = [_COLUMNS, ("---", *["---:"] * 5), *self._cells()]
-        return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        return markdown([_COLUMNS, *self._cells()], left=1)
 
     def __str__(self):
         return self.to_markdown()

@@ -156,11 +156,11 @@ class Compressed(Quantizable, metaclass=abc.ABCMeta):
 
     @classmethod
     @abc.abstractmethod
-    def from_dense(cls, table: ArrayLike, **kwargs) -> Self:
+    def from_dense(cls, table: ArrayLike, *args: Any, **kwargs: Any) -> Self:
         """Returns a built layer that approximates `table`."""
 
     @abc.abstractmethod
-    def _fit(self, table: Array, **how) -> None:
+    def _fit(self, table: Array, *args: Any, **kwargs: Any) -> None:
         """Assigns the weights that are nearest to a table of `dense_shape`."""
 
     @abc.abstractmethod

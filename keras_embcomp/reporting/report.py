@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras_embcomp.reporting.plot import plot_report
+from keras_embcomp.text_tables import aligned, markdown
 
 _COLUMNS = {
     "path": ("layer", "{}"),
@@ -109,21 +110,21 @@ class Report:
     baseline: Size | None = None
 
     def __str__(self):
-        blocks = [_aligned(self._cells())]
+        blocks = [aligned(self._cells(), _TEXT_COLUMNS)]
         if self.baseline is not None:
             blocks += [
                 "By tenth of the rows, the most frequent first:\n"
-                + _aligned(self._decile_cells())
+                + aligned(self._decile_cells(), _TEXT_COLUMNS)
             ]
         return "\n\n".join([*blocks, "\n".join(self._sizes())])
 
     def to_markdown(self) -> str:
         """Returns the report as Markdown tables."""
-        blocks = [_markdown(self._cells())]
+        blocks = [markdown(self._cells(), _TEXT_COLUMNS)]
         if self.baseline is not None:
             blocks += [
                 "By tenth of the rows, the most frequent first:",
-                _markdown(self._decile_cells()),
+                markdown(self._decile_cells(), _TEXT_COLUMNS),
             ]
         sizes = "\n".join(f"- {line}" for line in self._sizes())
         return "\n\n".join([*blocks, sizes])
@@ -201,22 +202,3 @@ class Report:
         if self.baseline is not None:
             lines.append(f"baseline: {self.baseline}")
         return lines
-
-
-def _aligned(rows):
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if place < _TEXT_COLUMNS else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
-
-
-def _markdown(rows):
-    sides = ["---"] * _TEXT_COLUMNS
-    sides += ["---:"] * (len(rows[0]) - _TEXT_COLUMNS)
-    return "\n".join(
-        f"| {' | '.join(cells)} |" for cells in (rows[0], sides, *rows[1:])
-    )

@@ -1,7 +1,7 @@
 """Trains in two processes of two virtual devices each.
 
 python tests/support/two_processes.py 0 PORT folder &
-python tests/support/two_processes.py 1 PORT folder  # each writes its losses there
+python tests/support/two_processes.py 1 PORT folder  # each writes losses
 """
 
 import json

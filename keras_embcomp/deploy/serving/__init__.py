@@ -1,0 +1,3 @@
+from keras_embcomp.deploy.serving.export import export_serving
+
+__all__ = ["export_serving"]

@@ -1,0 +1,3 @@
+from keras_embcomp.layers.hashed.layers import HashedEmbedding, HashedSoftmax
+
+__all__ = ["HashedEmbedding", "HashedSoftmax"]
