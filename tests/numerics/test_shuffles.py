@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from keras_embcomp.numerics.execution import Execution
 from keras_embcomp.numerics.hashed.shuffles import shuffle_constants, shuffled
 from keras_embcomp.numerics.hashed.subvectors import assign, code_table, codes
 
@@ -12,7 +13,7 @@ from keras_embcomp.numerics.hashed.subvectors import assign, code_table, codes
 def test_every_size_is_shuffled_without_a_collision():
     for size in (*range(1, 120), 4_096, 10_007, 65_537):
         ids = np.arange(size, dtype="int32")[:, None]
-        places = shuffled(ids, size, shuffle_constants(4, seed=1))
+        places = shuffled(Execution(), ids, size, shuffle_constants(4, seed=1))
         for part in range(4):
             assert np.array_equal(np.sort(places[:, part]), ids[:, 0]), size
 
@@ -20,7 +21,7 @@ def test_every_size_is_shuffled_without_a_collision():
 def test_large_numbers_stay_in_range():
     size = 2**31 - 1
     ids = np.array([[0], [2**24 + 1], [size - 2], [size - 1]], "int32")
-    places = shuffled(ids, size, shuffle_constants(8, seed=0))
+    places = shuffled(Execution(), ids, size, shuffle_constants(8, seed=0))
     assert places.dtype == np.int32
     assert places.min() >= 0
     assert len(np.unique(places[:, 0])) == 4
@@ -67,8 +68,10 @@ def test_the_backend_computes_what_numpy_does():
     for shared in (True, False):
         assignment = assign(1_000_003, 5_000, 7, 3, shared)
         ids = np.arange(0, 1_000_003, 997, dtype="int32")
-        found = codes(ops.convert_to_tensor(ids), assignment)
-        np.testing.assert_array_equal(found, codes(ids, assignment))
+        found = codes(Execution(), ops.convert_to_tensor(ids), assignment)
+        np.testing.assert_array_equal(
+            found, codes(Execution(), ids, assignment)
+        )
 
 
 def test_seeds_give_other_assignments():

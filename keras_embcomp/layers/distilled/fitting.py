@@ -1,21 +1,25 @@
 """Fits a layer to a table: the second of the distilled paper's three stages."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_embcomp._types import Array, ArrayLike
+from keras_embcomp._types import Array, ArrayLike, Tensor
 from keras_embcomp.checks import frequency_weights, positive_int
 from keras_embcomp.numerics.distilled import (
+    Decoder,
     lifted,
     principal_rows,
     regressed,
     rescaled,
     with_hidden_layer,
 )
+from keras_embcomp.numerics.execution import Execution
+from keras_embcomp.numerics.lookup import take_rows
 
+_BLOCK_ROWS = 16_384
 _SHOWN_ROWS = 1_000_000  # in all epochs
 _STEPS = 30  # in an epoch
 _NOTHING_TO_GAIN = 1e-9  # of the unit variance
@@ -46,64 +50,93 @@ class _Rows(keras.utils.PyDataset):
         self.order = self.order.astype("int32")
 
 
-class _Lookup(keras.layers.Layer):
-    """The rows of a layer of either side, to be trained."""
+class _Decoded(keras.layers.Layer):
+    """Narrow rows and their decoder, as plain float32 weights to be trained."""
 
-    def __init__(self, layer):
+    def __init__(self, activation, arrays):
         super().__init__(dtype="float32")
-        self.layer = layer
+        self.activation = activation
+        self.arrays = [self._add(np.asarray(array)) for array in arrays]
+        self.built = True
+
+    def _add(self, array):
+        weight = self.add_weight(shape=array.shape, initializer="zeros")
+        weight.assign(array)
+        return weight
 
     def call(self, ids):
-        return self.layer.rows(ids)
+        narrow = take_rows(self.arrays[0], ids)
+        return self.decoder.decode(Execution(), narrow)
+
+    @property
+    def decoder(self):
+        _, bias, projection, projection_bias, *hidden = self.arrays
+        return Decoder(
+            self.activation, bias, projection, projection_bias, *hidden
+        )
+
+    def error(self, table, weights):
+        """Returns the weighted mean of squared errors."""
+        total = 0.0
+        for start in range(0, len(table), _BLOCK_ROWS):
+            part = slice(start, start + _BLOCK_ROWS)
+            rows = self.decoder.decode(Execution(), self.arrays[0][part])
+            errors = np.square(ops.convert_to_numpy(rows) - table[part])
+            total += weights[part] @ errors.mean(axis=1, dtype="float64")
+        return total / len(table)
 
 
-def fit_table(
-    layer: Any,
+def fitted_weights(
     table: Array,
-    frequencies: ArrayLike | None,
-    epochs: int | None,
-    learning_rate: float,
-    seed: int,
-    verbose: int,
-) -> None:
-    """Assigns the weights of a built float32 layer that fit a table best.
+    rank: int,
+    hidden_dim: int | None,
+    activation: Callable[[Tensor], Tensor],
+    frequencies: ArrayLike | None = None,
+    epochs: int | None = None,
+    learning_rate: float = 1e-2,
+    seed: int = 0,
+    verbose: int = 0,
+) -> Sequence[Array]:
+    """Returns the weights of a distilled table that fit a table best.
 
     It starts from the best affine table, which for the paper's form with ReLU
     is the best of all, and is learned further otherwise.
 
     Args:
-        layer: A built distilled layer of either side.
-        table: Array of its `dense_shape`.
-        frequencies, epochs, learning_rate, seed, verbose: As for its
-            `from_dense`.
+        table: Array of shape `(vocabulary, width)`.
+        rank, hidden_dim, activation: The structure.
+        frequencies, epochs, learning_rate, seed, verbose: As for the
+            `from_dense` of a distilled layer.
+
+    Returns:
+        The arrays `U`, `b1`, `P`, `b2` and, with a hidden layer, `K` and `S`
+        of `keras_embcomp.numerics.distilled`.
     """
     if epochs is None:
         epochs = min(max(_SHOWN_ROWS // len(table), 30), 120)
     positive_int("epochs", epochs)
     weights = frequency_weights(frequencies, len(table))
-    *affine, scale = principal_rows(table, layer.rank, weights)
+    *affine, scale = principal_rows(table, rank, weights)
     table = table / scale
     # Entries as large as a dense table's, so that an optimizer moves them as
     # much when the layer is trained further.
-    factor = scale * (table.shape[1] / layer.rank) ** 0.5
+    factor = scale * (table.shape[1] / rank) ** 0.5
 
-    def activation(array):
-        return ops.convert_to_numpy(layer.decoder_activation(array))
+    def of_array(array):
+        return ops.convert_to_numpy(activation(array))
 
-    if not layer.hidden_dim:
-        arrays = rescaled(lifted(*affine), factor, scale)
-        features = (arrays[0] + arrays[1]).astype("float32")
-        if np.array_equal(activation(features), features):
-            layer._set_table(arrays)
-            return
-    if layer.hidden_dim:
-        start = with_hidden_layer(*affine, layer.hidden_dim, seed)
+    if hidden_dim:
+        start = with_hidden_layer(*affine, hidden_dim, seed)
     else:
+        arrays = lifted(*affine)
+        moved = rescaled(arrays, factor, scale)
+        features = (moved[0] + moved[1]).astype("float32")
+        if np.array_equal(of_array(features), features):
+            return moved
         factor = 1.0
-        start = regressed(affine[0], activation, table, weights)
-    layer._set_table(start)
-    _fit_rows(
-        layer,
+        start = regressed(affine[0], of_array, table, weights)
+    found = _learned(
+        _Decoded(activation, start),
         table,
         weights,
         epochs=epochs,
@@ -111,29 +144,19 @@ def fit_table(
         seed=seed,
         verbose=verbose,
     )
-    found = [ops.convert_to_numpy(weight) for weight in layer._table_weights]
-    layer._set_table(rescaled(found, factor, scale))
+    return rescaled(found, factor, scale)
 
 
-def _fit_rows(
-    layer,
-    table,
-    weights,
-    *,
-    epochs,
-    learning_rate,
-    seed,
-    verbose,
-):
-    """Trains a built layer so that its rows become the rows of a table.
+def _learned(layer, table, weights, *, epochs, learning_rate, seed, verbose):
+    """Returns the weights with which a layer's rows are nearest to a table's.
 
     Minimises the weighted mean of squared errors with Adam, whose rate warms up
     and falls to nothing. Keeps the weights of the best epoch, or those that the
     layer had. Ends after five epochs without a gain.
 
     Args:
-        layer: A built layer.
-        table: Array of its `dense_shape`, about of unit variance.
+        layer: A `_Decoded`.
+        table: Array of shape `(vocabulary, width)`, about of unit variance.
         weights: Weights of the rows, of mean 1.
         epochs: Integer. Passes over the rows, at most.
         learning_rate: Number. The highest rate.
@@ -142,11 +165,11 @@ def _fit_rows(
     """
     batch_size = max(len(table) // _STEPS, 32)
     rows = _Rows(table, weights.astype("float32"), batch_size, seed)
-    start, error = layer.get_weights(), _error(layer, table, weights)
+    start, error = layer.get_weights(), layer.error(table, weights)
     if error < _NOTHING_TO_GAIN:
-        return
+        return start
     ids = keras.Input((), dtype="int32")
-    model = keras.Model(ids, _Lookup(layer)(ids))
+    model = keras.Model(ids, layer(ids))
     steps = epochs * len(rows)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, steps, warmup_target=learning_rate, warmup_steps=-(-steps // 10)
@@ -165,11 +188,6 @@ def _fit_rows(
         callbacks=[stop],
         verbose=verbose,
     )
-    if not _error(layer, table, weights) < error:
-        layer.set_weights(start)
-
-
-def _error(layer, table, weights):
-    """Returns the weighted mean of squared errors."""
-    errors = np.square(layer.to_dense() - table).mean(axis=1, dtype="float64")
-    return weights @ errors / len(weights)
+    if not layer.error(table, weights) < error:
+        return start
+    return layer.get_weights()

@@ -8,7 +8,7 @@ from keras import activations, initializers, ops
 from keras_embcomp._types import Array, ArrayLike, Tensor
 from keras_embcomp.checks import at_most, positive_int
 from keras_embcomp.layers.base import Compressed, Resizing
-from keras_embcomp.layers.distilled.fitting import fit_table
+from keras_embcomp.layers.distilled.fitting import fitted_weights
 from keras_embcomp.layers.execution import current_execution
 from keras_embcomp.numerics.distilled import (
     Decoder,
@@ -167,25 +167,8 @@ class DistilledTable(Compressed):
         )
 
     def _fit(self, table, **how):
-        plain = self._plain_twin()
-        fit_table(plain, table, **how)
-        self._set_table(plain._table_weights)
-
-    def _plain_twin(self):
-        """Returns a built float32 layer of the same structure.
-
-        Parts, masks and half precision are for training that follows a fit.
-        """
-        config = {
-            key: value
-            for key, value in self.get_config().items()
-            if key not in self._part_names
-        }
-        plain = {"dtype": "float32", "trainable": True}
-        plain["fake_quantization"] = None
-        layer = type(self).from_config({**config, **plain})
-        layer.build((None, self.dense_shape[1]))
-        return layer
+        structure = self.rank, self.hidden_dim, self.decoder_activation
+        self._set_table(fitted_weights(table, *structure, **how))
 
     @property
     def _can_fold_relu(self) -> bool:
