@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from keras_embcomp.compression.choose import plan_compression
@@ -33,7 +34,7 @@ GloVe (.txt, .vec), which becomes a model of one embedding.
 """
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code, 0 or 1."""
     options = _parser().parse_args(arguments)
     try:

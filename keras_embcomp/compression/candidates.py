@@ -57,7 +57,8 @@ def structure_bytes(
     dtype = "float32"
     if number_format is not None:
         dtype = f"{number_format}_from_float32"
-    layer: Any = method.embedding(*shape, **arguments, dtype=dtype)
+    make: Any = method.embedding
+    layer = make(*shape, **arguments, dtype=dtype)
     layer.build()
     return weight_bytes(layer.weights)
 

@@ -78,7 +78,10 @@ def plan_compression(
             [_nearest(table, max_error, tries) for table in tables]
         )
     held = sum(table.bytes for table in tables)
-    budget = max_bytes if max_bytes is not None else held / ratio
+    budget = max_bytes
+    if budget is None:
+        assert ratio is not None  # by `check_goal`
+        budget = held / ratio
     if len(tables) == 1:
         return CompressionPlan([best_plan(tables[0], budget, tries)])
     curves = []
@@ -161,7 +164,9 @@ def _smallest(table, tries):
     """Returns the smallest plan there is for a table."""
     shape = table.values.shape
     tries = _suited(table, tries)
-    method, number_format = min(tries, key=lambda how: least_bytes(*how, shape))
+    method, number_format = min(
+        tries, key=lambda how: least_bytes(how[0], how[1], shape)
+    )
     return _plan(
         table,
         method,
@@ -244,7 +249,7 @@ def _divided(tables, curves, budget, tries):
 
 def _unreachable(budget, tables, tries):
     least = sum(
-        min(least_bytes(*how, table.values.shape) for how in tries)
+        min(least_bytes(m, form, table.values.shape) for m, form in tries)
         for table in tables
     )
     return UnreachableError(

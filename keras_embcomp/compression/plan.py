@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
+from typing import Any, Self
 
 from keras_embcomp.files import written_whole
 from keras_embcomp.text_tables import aligned
@@ -42,14 +44,15 @@ class TablePlan:
     shape: tuple[int, int]
     method: str
     number_format: str | None
-    arguments: dict
+    arguments: dict[str, Any]
     bytes_before: int
     bytes_after: int
     error: float
     operations: int
 
-    def __post_init__(self):
-        self.shape = tuple(self.shape)
+    def __post_init__(self) -> None:
+        rows, width = self.shape
+        self.shape = (rows, width)
         self.arguments = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in self.arguments.items()
@@ -96,7 +99,7 @@ class CompressionPlan:
         """Bytes of the compressed tables."""
         return sum(table.bytes_after for table in self.tables)
 
-    def __str__(self):
+    def __str__(self) -> str:
         rows = [_COLUMNS, *(table._cells() for table in self.tables)]
         total = (
             f"{self.bytes_before:,} -> {self.bytes_after:,} bytes, "
@@ -109,7 +112,7 @@ class CompressionPlan:
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
-    def from_json(cls, text):
+    def from_json(cls, text: str) -> Self:
         """Returns the plan that `to_json` wrote.
 
         Raises:
@@ -126,13 +129,13 @@ class CompressionPlan:
             ) from error
         return cls(tables)
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike) -> None:
         """Writes the plan to a JSON file."""
         path = Path(path).expanduser()
         with written_whole(path) as temporary:
             temporary.write_text(self.to_json() + "\n", "utf-8")
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike) -> Self:
         """Returns the plan of a JSON file."""
         return cls.from_json(Path(path).expanduser().read_text("utf-8"))

@@ -2,11 +2,15 @@
 
 import dataclasses
 import numbers
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from keras_embcomp._types import ArrayLike
 from keras_embcomp.checks import finite_table
 from keras_embcomp.compression.choose import (
     UnreachableError,
@@ -74,16 +78,17 @@ class Sweep:
         """Returns a table of all rows."""
         return markdown([_COLUMNS, *self._cells()], left=1)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.to_markdown()
 
-    def plot(self, path):
+    def plot(self, path: str | os.PathLike) -> None:
         """Draws quality, or error without it, against bytes into a file."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(7, 4.5), layout="tight")
         axes = figure.subplots()
-        measured = self.dense_quality is not None
+        dense = self.dense_quality
+        measured = dense is not None
         for method in dict.fromkeys(row.method for row in self.rows):
             own = sorted(
                 (row.bytes / 1e6, row.quality if measured else row.error)
@@ -96,10 +101,8 @@ class Sweep:
                 linestyle="--" if method == "auto" else "-",  # lies on others
                 label=method,
             )
-        if measured:
-            axes.axhline(
-                self.dense_quality, color="grey", linestyle="--", label="dense"
-            )
+        if dense is not None:
+            axes.axhline(dense, color="grey", linestyle="--", label="dense")
         axes.set_xscale("log")
         axes.set_xlabel("size of the tables (MB)")
         axes.set_ylabel("quality" if measured else "relative error")
@@ -111,12 +114,12 @@ class Sweep:
 
 
 def sweep(
-    model,
-    ratios=(4, 8, 16, 32, 64),
-    methods=_METHODS,
-    evaluate=None,
-    frequencies=None,
-):
+    model: keras.Model | ArrayLike,
+    ratios: Sequence[float] = (4, 8, 16, 32, 64),
+    methods: Sequence[str] = _METHODS,
+    evaluate: Callable[[keras.Model], float] | None = None,
+    frequencies: Any = None,
+) -> Sweep:
     """Returns what methods lose at ratios.
 
     Ratios that a method does not reach have no row.
@@ -201,7 +204,7 @@ def _plans(ratios, methods, plan_of):
     for method in methods:
         tries_of(method)
     if not all(
-        isinstance(ratio, numbers.Real) and 1 < ratio < np.inf
+        isinstance(ratio, numbers.Real) and 1 < float(ratio) < np.inf
         for ratio in ratios
     ):
         raise ValueError(

@@ -38,11 +38,11 @@ def traced_function(
     names = output_names(model)
 
     def serve(*inputs):
-        inputs = list(inputs)
+        given = list(inputs)
         if preprocess is not None:
-            inputs = [preprocess(inputs[0])]
+            given = [preprocess(inputs[0])]
         with for_export(file_tables, variables):
-            outputs = dict(zip(names, call(model, inputs), strict=True))
+            outputs = dict(zip(names, call(model, given), strict=True))
         if finish is not None:
             finish()
         return outputs

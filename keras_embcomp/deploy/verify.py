@@ -1,9 +1,13 @@
 """What every export shares: its inputs and its comparison with Keras."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 
 from keras_embcomp._compat import every_layer, producer_name
+from keras_embcomp._types import Array, Tensor
 
 SAMPLE_TEXTS = np.array(["", "A sentence, to compare with.", "naïve 東京 42"])
 # Dynamic dimensions are tried at these sizes, in turn.
@@ -12,7 +16,7 @@ _SIZES = ((1, 24), (3, 41))
 _TOLERANCE = 1e-4
 
 
-def check_exportable(model):
+def check_exportable(model: keras.Model) -> None:
     """Raises unless the model can be traced on the TensorFlow backend."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
@@ -28,7 +32,9 @@ def check_exportable(model):
         )
 
 
-def input_shapes(model, batch=None, sequence=None):
+def input_shapes(
+    model: keras.Model, batch: int | None = None, sequence: int | None = None
+) -> dict[str, tuple[int | None, ...]]:
     """Returns the shapes of a model's inputs, by name.
 
     Args:
@@ -46,7 +52,7 @@ def input_shapes(model, batch=None, sequence=None):
     }
 
 
-def check_preprocess(model, preprocess):
+def check_preprocess(model: keras.Model, preprocess: Any) -> None:
     """Raises unless a module can make the model's only input."""
     import tensorflow as tf
 
@@ -64,7 +70,12 @@ def check_preprocess(model, preprocess):
         )
 
 
-def sample_inputs(model, seed=0, batch=None, sequence=None):
+def sample_inputs(
+    model: keras.Model,
+    seed: int = 0,
+    batch: int | None = None,
+    sequence: int | None = None,
+) -> Iterator[dict[str, Array]]:
     """Yields dicts of NumPy inputs for the model, by name, in several shapes.
 
     Sizes that are given are fixed, as in `input_shapes`.
@@ -92,7 +103,7 @@ def sample_inputs(model, seed=0, batch=None, sequence=None):
                 for axis, size in enumerate(shapes[spec.name])
             ]
             if starts_with_ids or keras.backend.is_int_dtype(spec.dtype):
-                sample = generator.integers(0, vocabulary, shape)
+                sample: Array = generator.integers(0, vocabulary, shape)
                 sample[..., -1:] = 0
             else:
                 sample = generator.normal(size=shape)
@@ -100,7 +111,7 @@ def sample_inputs(model, seed=0, batch=None, sequence=None):
         yield samples
 
 
-def call(model, inputs):
+def call(model: keras.Model, inputs: list[Tensor]) -> list[Tensor]:
     """Returns the list of a model's outputs for a list of its inputs."""
     if isinstance(model, keras.Sequential):
         (inputs,) = inputs
@@ -109,7 +120,7 @@ def call(model, inputs):
     return keras.tree.flatten(model(inputs, training=False))
 
 
-def output_names(model):
+def output_names(model: keras.Model) -> list[str]:
     """Returns a name for each output: its layer's, numbered if it has two."""
     layers = [producer_name(output) for output in model.outputs]
     names = []
@@ -119,13 +130,19 @@ def output_names(model):
     return names
 
 
-def predictions(model, samples):
+def predictions(
+    model: keras.Model, samples: Mapping[str, Array]
+) -> list[Array]:
     """Returns the model's outputs for a dict of inputs, as NumPy arrays."""
     outputs = call(model, [samples[spec.name] for spec in model.inputs])
     return [keras.ops.convert_to_numpy(output) for output in outputs]
 
 
-def largest_difference(expected, found, tolerance=_TOLERANCE):
+def largest_difference(
+    expected: Sequence[Array],
+    found: Sequence[Array],
+    tolerance: float = _TOLERANCE,
+) -> float:
     """Returns the largest difference, or raises if it is more than rounding.
 
     Args:

@@ -68,10 +68,10 @@ class Compressed(Quantizable, metaclass=abc.ABCMeta):
     # The argument of the constructor that is the size of the vocabulary.
     _vocabulary_name: str
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.bias = None  # of the logits
-        self._part_names = ()
+        self.bias: Any = None  # of the logits
+        self._part_names: tuple[str, ...] = ()
 
     # What a side writes.
 
@@ -92,7 +92,7 @@ class Compressed(Quantizable, metaclass=abc.ABCMeta):
 
     @classmethod
     @abc.abstractmethod
-    def from_layer(cls, layer: keras.Layer, **kwargs) -> Self:
+    def from_layer(cls, layer: keras.Layer, **kwargs: Any) -> Self:
         """Returns a built layer to put in the place of a dense Keras layer."""
 
     # What a method's table writes.
@@ -178,7 +178,7 @@ class Compressed(Quantizable, metaclass=abc.ABCMeta):
         return getattr(self, self._vocabulary_name)
 
     @classmethod
-    def _fitted(cls, table: ArrayLike, arguments: dict, **how) -> Self:
+    def _fitted(cls, table: ArrayLike, arguments: dict, **how: Any) -> Self:
         """Returns a built layer that is fitted to a table.
 
         Args:
@@ -202,7 +202,7 @@ class Compressed(Quantizable, metaclass=abc.ABCMeta):
             logits = ops.take(logits, places, axis=-1)
         return logits
 
-    def _set_parts(self, **parts) -> None:
+    def _set_parts(self, **parts: Any) -> None:
         """Keeps the `<weight>_initializer`, `_regularizer`, `_constraint`s.
 
         Each becomes an attribute and a key of the config.
@@ -295,13 +295,17 @@ class CompressedEmbedding(Compressed):
 
     _vocabulary_name = "input_dim"
 
-    def __init_subclass__(cls, **kwargs):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         check_final(cls)
 
     def __init__(
-        self, input_dim: int, output_dim: int, mask_zero: bool = False, **kwargs
-    ):
+        self,
+        input_dim: int,
+        output_dim: int,
+        mask_zero: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.input_dim = positive_int("input_dim", input_dim)
         self.output_dim = positive_int("output_dim", output_dim)
@@ -325,7 +329,7 @@ class CompressedEmbedding(Compressed):
         return layer
 
     @classmethod
-    def from_layer(cls, layer: keras.Layer, **kwargs) -> Self:
+    def from_layer(cls, layer: keras.Layer, **kwargs: Any) -> Self:
         """Returns a built layer to put in the place of an `Embedding`.
 
         It keeps the layer's name, dtype policy, `trainable` and `mask_zero`;

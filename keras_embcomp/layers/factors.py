@@ -1,12 +1,14 @@
 """Quantized factors: integers and scales that act as a float matrix."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from keras import ops
 
-from keras_embcomp._types import Array, Factor
+from keras_embcomp._types import Array, Factor, Tensor
 from keras_embcomp.numerics.quantized import (
+    Format,
     fitted_scales,
     packed,
     rounded,
@@ -28,7 +30,14 @@ class RoundedFactor:
         shape: Tuple, the shape of the factor.
     """
 
-    def __init__(self, values, column_scales, steps, form, shape):
+    def __init__(
+        self,
+        values: Tensor,
+        column_scales: Tensor,
+        steps: Tensor | None,
+        form: Format,
+        shape: tuple[int, ...],
+    ) -> None:
         self.values = values
         self.column_scales = column_scales
         self.steps = steps
@@ -36,12 +45,12 @@ class RoundedFactor:
         self.shape = shape
 
     @property
-    def columns(self):
+    def columns(self) -> int:
         """Numbers in a row."""
         return math.prod(self.shape[1:])
 
     @property
-    def weights(self):
+    def weights(self) -> list[Tensor]:
         """The variables."""
         parts = (self.values, self.column_scales, self.steps)
         return [part for part in parts if part is not None]
@@ -53,7 +62,7 @@ class RoundedFactor:
         shape = (values.shape[0], *self.shape[1:])
         return type(self)(values, self.column_scales, steps, self.form, shape)
 
-    def decoded(self, pick):
+    def decoded(self, pick: Callable[[Tensor], Tensor]) -> Tensor:
         """Returns rows as a float32 tensor of shape `(..., *shape[1:])`.
 
         Args:
@@ -75,19 +84,21 @@ class RoundedFactor:
         steps = None if self.steps is None else pick(self.steps)
         return scales_of(self.column_scales, steps, self.form, self.columns)
 
-    def scale_values(self):
+    def scale_values(self) -> tuple[Array, Array | None]:
         """Returns the scales as arrays."""
         steps = self.steps
         if steps is not None:
             steps = ops.convert_to_numpy(steps)
         return ops.convert_to_numpy(self.column_scales), steps
 
-    def assign(self, factor, scales=None):
+    def assign(
+        self, factor: Tensor, scales: tuple[Array, Array | None] | None = None
+    ) -> None:
         """Assigns floats, rounded to the scales, or to those that fit best."""
         rows = np.reshape(ops.convert_to_numpy(factor), (self.shape[0], -1))
         column_scales, steps = scales or fitted_scales(rows, self.form)
         self.column_scales.assign(column_scales)
-        if steps is not None:
+        if self.steps is not None:
             self.steps.assign(steps)
         self._assign(rows.astype("float32"))
 
@@ -101,12 +112,14 @@ class PackedFactor(RoundedFactor):
     def _decoded(self, values, scales):
         return unpacked(values, self.form, self.columns) * scales
 
-    def integers(self):
+    def integers(self) -> Array:
         """Returns the integers as an int8 array of shape `(rows, columns)`."""
         values = unpacked(self.values, self.form, self.columns)
         return ops.convert_to_numpy(values).astype("int8")
 
-    def scaled(self, integers, pick):
+    def scaled(
+        self, integers: Tensor, pick: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         """Returns picked rows, as `decoded`, from their integers."""
         return self._shaped(integers * self._scales(pick))
 

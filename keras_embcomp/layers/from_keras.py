@@ -1,10 +1,14 @@
 """What a compressed layer takes over from the dense layer it replaces."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from keras_embcomp._types import Array
 
-def embedding_parts(layer):
+
+def embedding_parts(layer: keras.Layer) -> tuple[Array, dict[str, Any]]:
     """Returns the table of an `Embedding` and the arguments to keep.
 
     Raises:
@@ -28,7 +32,7 @@ def embedding_parts(layer):
     return table, {"mask_zero": layer.mask_zero, **_common(layer)}
 
 
-def dense_parts(layer):
+def dense_parts(layer: keras.Layer) -> tuple[Array, dict[str, Any]]:
     """Returns the transposed kernel of a `Dense` and the arguments to keep.
 
     Raises:

@@ -39,9 +39,15 @@ class Quantizable(keras.layers.Layer):
         **kwargs: Base layer keyword arguments.
     """
 
-    def __init__(self, fake_quantization=None, **kwargs):
+    # Properties of `keras.Layer`, which has no annotations.
+    dtype_policy: Any
+    trainable: Any
+
+    def __init__(
+        self, fake_quantization: str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self._factors = {}
+        self._factors: dict[str, Any] = {}
         if fake_quantization == "int4":
             fake_quantization = f"int4/{_BLOCK}"
         self.fake_quantization = fake_quantization
@@ -49,7 +55,11 @@ class Quantizable(keras.layers.Layer):
             _format_named(fake_quantization)
 
     def _add_factor(
-        self, name: str, shape: tuple[int, ...], shared: bool = False, **kwargs
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        shared: bool = False,
+        **kwargs: Any,
     ) -> Any:
         """Adds a weight of floats, or what stands for it in fewer bits.
 
@@ -87,7 +97,8 @@ class Quantizable(keras.layers.Layer):
         rows, columns = shape[0], math.prod(shape[1:])
         state = {"trainable": False, "autocast": False}
         if fake:
-            cls, steps = FakePackedFactor, keras.initializers.Constant(64)
+            cls: type[RoundedFactor] = FakePackedFactor
+            steps: Any = keras.initializers.Constant(64)
             values = self.add_weight(
                 name=name, shape=shape, autocast=False, **kwargs
             )

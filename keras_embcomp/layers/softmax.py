@@ -36,7 +36,7 @@ class CompressedSoftmax(Compressed):
 
     _vocabulary_name = "units"
 
-    def __init_subclass__(cls, **kwargs):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         check_final(cls)
 
@@ -48,8 +48,8 @@ class CompressedSoftmax(Compressed):
         bias_initializer: Any = "zeros",
         bias_regularizer: Any = None,
         bias_constraint: Any = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.units = positive_int("units", units)
         self.activation = activations.get(activation)
@@ -153,7 +153,7 @@ class CompressedSoftmax(Compressed):
         return layer
 
     @classmethod
-    def from_layer(cls, layer: keras.Layer, **kwargs) -> Self:
+    def from_layer(cls, layer: keras.Layer, **kwargs: Any) -> Self:
         """Returns a built layer to put in the place of a `Dense`.
 
         It keeps the layer's name, dtype policy, `trainable`, activation, and

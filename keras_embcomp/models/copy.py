@@ -3,6 +3,7 @@
 import tempfile
 import warnings
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import keras
 
@@ -95,7 +96,7 @@ def _copy_state(old, new):
     pairs = zip(every_layer(old), every_layer(new), strict=True)
     for before, after in pairs:
         if type(before).load_own_variables is not _LOAD and before.built:
-            store = {}
+            store: dict[str, Any] = {}
             before.save_own_variables(store)
             after.load_own_variables(store)
         if hasattr(before, "save_assets"):

@@ -33,7 +33,7 @@ def places(model: keras.Model) -> list[Place]:
             built.
     """
     check_functional(model)
-    found = {}
+    found: dict[int, Place] = {}
     _collect(model, "", found)
     return list(found.values())
 

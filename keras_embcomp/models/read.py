@@ -1,18 +1,20 @@
 """Reads models and bare tables of embeddings, whatever file holds them."""
 
+import os
 import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from keras_embcomp._types import Array
 from keras_embcomp.checks import finite_table
 
 _TEXTS = (".txt", ".vec", ".w2v", ".glove")
 KINDS = (".keras", ".npy", ".npz", *_TEXTS)
 
 
-def read_model(path) -> keras.Model:
+def read_model(path: str | os.PathLike) -> keras.Model:
     """Returns the model of a file.
 
     A table becomes a model of one `Embedding`, named `embeddings`, from ids to
@@ -51,7 +53,7 @@ def _model_of(table):
     return model
 
 
-def read_table(path):
+def read_table(path: str | os.PathLike) -> Array:
     """Returns the float32 table of a file, and raises as `read_model`."""
     path = Path(path)
     try:
@@ -67,7 +69,7 @@ def read_table(path):
     return finite_table("path", table).astype("float32")
 
 
-def read_counts(path):
+def read_counts(path: str | os.PathLike) -> Array:
     """Returns the counts of a `.npy` file, or of a text with one a line."""
     path = Path(path)
     try:

@@ -47,7 +47,7 @@ _ELEMENTWISE = {
 }
 
 
-def file_bytes(model) -> int:
+def file_bytes(model: keras.Layer) -> int:
     """Returns the bytes of the `.keras` file of a model or layer.
 
     Those of the state of a model's optimizer are taken off.
@@ -60,7 +60,9 @@ def file_bytes(model) -> int:
     return size - weight_bytes(optimizer.variables if optimizer else [])
 
 
-def lookup_times(layer, dense_shape):
+def lookup_times(
+    layer: keras.Layer, dense_shape: tuple[int, int]
+) -> tuple[float, float | None]:
     """Returns the seconds of a lookup, and the ratio to a dense layer's.
 
     A lookup is a call with 64 ids, or with 64 hidden states for an output
@@ -78,7 +80,7 @@ def lookup_times(layer, dense_shape):
     for _ in range(_WARM_UPS):
         for lookup in lookups:
             lookup()
-    times = []
+    times: list[list[float]] = []
     end = time.perf_counter() + _SECONDS
     while len(times) < _REPEATS and (not times or time.perf_counter() < end):
         times.append([_seconds(lookup) for lookup in lookups])
@@ -89,7 +91,9 @@ def lookup_times(layer, dense_shape):
     return float(medians[0]), ratio
 
 
-def operations(layer, dense_shape) -> float | None:
+def operations(
+    layer: keras.Layer, dense_shape: tuple[int, int]
+) -> float | None:
     """Returns the arithmetic operations of a lookup, for one token.
 
     Counted in the graph that TensorFlow traces for 64 of them: two for each
@@ -165,7 +169,7 @@ def _lookup(layer, inputs):
         import tensorflow as tf
 
         function = tf.function(lambda inputs: first_number(layer(inputs)))
-        arguments = (tf.constant(inputs),)
+        arguments: tuple = (tf.constant(inputs),)
     elif keras.backend.backend() == "jax":
         import jax
 

@@ -1,5 +1,7 @@
 """What the vocabulary tables of a model cost, and what compression lost."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -21,7 +23,11 @@ from keras_embcomp.reporting.report import Report, Size, TableReport
 _DENSE = (keras.layers.Embedding, keras.layers.Dense)
 
 
-def report(model, baseline=None, frequencies=None) -> Report:
+def report(
+    model: keras.Layer,
+    baseline: keras.Layer | None = None,
+    frequencies: Any = None,
+) -> Report:
     """Measures the vocabulary tables of a model, compressed and dense ones.
 
     They are its compressed layers, every `Embedding` and `ReversibleEmbedding`,

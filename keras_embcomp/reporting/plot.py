@@ -1,6 +1,8 @@
 """The picture of a report: errors by frequency, and bytes by layer."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 from keras_embcomp.files import written_whole
 
@@ -9,7 +11,7 @@ _BAR = 0.36
 _LONGEST_NAME = 28
 
 
-def plot_report(report, path):
+def plot_report(report: Any, path: str | os.PathLike) -> None:
     """Writes the picture of a `Report` to a file, or raises."""
     path = Path(path).expanduser()
     if path.is_dir() or not path.parent.is_dir():

@@ -1,6 +1,8 @@
 """What `report` returns: numbers that print, export and plot themselves."""
 
 import dataclasses
+import os
+from typing import Any
 
 from keras_embcomp.reporting.plot import plot_report
 from keras_embcomp.text_tables import aligned, markdown
@@ -88,7 +90,7 @@ class Size:
     bytes: int
     file_bytes: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
             f"{self.parameters:,} parameters, {self.bytes:,} bytes in memory, "
             f"{self.file_bytes:,} bytes on disk"
@@ -109,7 +111,7 @@ class Report:
     model: Size
     baseline: Size | None = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         blocks = [aligned(self._cells(), _TEXT_COLUMNS)]
         if self.baseline is not None:
             blocks += [
@@ -129,7 +131,7 @@ class Report:
         sizes = "\n".join(f"- {line}" for line in self._sizes())
         return "\n\n".join([*blocks, sizes])
 
-    def to_pandas(self):
+    def to_pandas(self) -> Any:
         """Returns a `pandas.DataFrame` with a row for each table.
 
         Its columns are the attributes of a `TableReport`, with `rows` and
@@ -155,7 +157,7 @@ class Report:
             records.append(record)
         return pandas.DataFrame(records)
 
-    def plot(self, path):
+    def plot(self, path: str | os.PathLike) -> None:
         """Draws the bytes by layer and, with a baseline, error by frequency.
 
         Args:

@@ -1,5 +1,7 @@
 """The cyclically annealed learning rate, for `model.fit`."""
 
+import os
+
 import keras
 import numpy as np
 from keras import ops
@@ -54,12 +56,12 @@ class CyclicallyAnnealedLearningRate(keras.callbacks.Callback):
 
     def __init__(
         self,
-        max_learning_rate=1e-3,
-        min_learning_rate=1e-6,
-        step_size=1000,
-        decay_rate=0.1,
-        decay_epochs=1,
-    ):
+        max_learning_rate: float = 1e-3,
+        min_learning_rate: float = 1e-6,
+        step_size: int = 1000,
+        decay_rate: float = 0.1,
+        decay_epochs: int = 1,
+    ) -> None:
         super().__init__()
         if not 0 < min_learning_rate < max_learning_rate < np.inf:
             raise ValueError(
@@ -78,7 +80,7 @@ class CyclicallyAnnealedLearningRate(keras.callbacks.Callback):
         self.decay_rate = float(decay_rate)
         self.decay_epochs = positive_int("decay_epochs", decay_epochs)
 
-    def upper_bound(self, epoch):
+    def upper_bound(self, epoch: int) -> float:
         """Returns the upper bound in an epoch, counted from 0."""
         return annealed_upper_bound(
             epoch,
@@ -88,7 +90,7 @@ class CyclicallyAnnealedLearningRate(keras.callbacks.Callback):
             self.decay_epochs,
         )
 
-    def learning_rate(self, epoch, iteration):
+    def learning_rate(self, epoch: int, iteration: int) -> float:
         """Returns the rate of an iteration, counted from 1 over all epochs."""
         rate = triangular_rate(
             np.asarray(iteration),
@@ -98,7 +100,9 @@ class CyclicallyAnnealedLearningRate(keras.callbacks.Callback):
         )
         return float(rate)
 
-    def plot(self, path, epochs, steps_per_epoch):
+    def plot(
+        self, path: str | os.PathLike, epochs: int, steps_per_epoch: int
+    ) -> None:
         """Draws the rate of every iteration; needs matplotlib.
 
         Args:

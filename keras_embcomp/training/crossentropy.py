@@ -1,9 +1,12 @@
 """Cross-entropy over a vocabulary whose logits would not fit into memory."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from keras_embcomp._types import Tensor
 from keras_embcomp.checks import positive_int
 from keras_embcomp.layers.base import Compressed
 from keras_embcomp.layers.execution import known_values
@@ -13,14 +16,14 @@ from keras_embcomp.numerics.streaming import default_block_size, sums_of_scores
 
 
 def compressed_crossentropy(
-    head,
-    hidden,
-    labels,
-    label_smoothing=0.0,
-    num_sampled=None,
-    seed=None,
-    block_size=None,
-):
+    head: Compressed,
+    hidden: Tensor,
+    labels: Tensor,
+    label_smoothing: float = 0.0,
+    num_sampled: int | None = None,
+    seed: Any = None,
+    block_size: int | None = None,
+) -> Tensor:
     """Returns the softmax cross-entropy of each label, without the logits.
 
     It is that of `keras.losses.sparse_categorical_crossentropy` of the head's
@@ -93,7 +96,9 @@ def compressed_crossentropy(
     return ops.reshape(ops.where(known, losses, float("nan")), shape)
 
 
-def check_options(label_smoothing, num_sampled, block_size):
+def check_options(
+    label_smoothing: float, num_sampled: int | None, block_size: int | None
+) -> None:
     """Raises if the options of the loss are out of range."""
     if not 0 <= label_smoothing < 1:
         raise ValueError(
@@ -111,7 +116,7 @@ def check_options(label_smoothing, num_sampled, block_size):
         positive_int("block_size", block_size)
 
 
-def check_head(head):
+def check_head(head: Any) -> None:
     """Raises unless a layer has what the loss is computed from."""
     if not isinstance(head, Compressed):
         raise ValueError(
@@ -219,7 +224,9 @@ def _sampled(head, tokens, ids, own, num_sampled, seed):
     return ops.logsumexp(every, axis=1)
 
 
-def log_uniform_units(units, count, seed):
+def log_uniform_units(
+    units: int, count: int, seed: Any
+) -> tuple[Tensor, Tensor]:
     """Draws units with replacement, unit `i` as often as `log(1 + 1/(i + 1))`.
 
     Returns:

@@ -1,8 +1,12 @@
 """An output layer that is trained without logits."""
 
+from typing import Any
+
 import keras
 
 from keras_embcomp._compat import get_mask, set_mask
+from keras_embcomp._types import Tensor
+from keras_embcomp.layers.base import Compressed
 from keras_embcomp.training.crossentropy import (
     check_head,
     check_options,
@@ -51,13 +55,13 @@ class CrossentropyHead(keras.layers.Layer):
 
     def __init__(
         self,
-        head,
-        label_smoothing=0.0,
-        num_sampled=None,
-        seed=None,
-        block_size=None,
-        **kwargs,
-    ):
+        head: Compressed,
+        label_smoothing: float = 0.0,
+        num_sampled: int | None = None,
+        seed: int | None = None,
+        block_size: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_options(label_smoothing, num_sampled, block_size)
         check_head(head)
@@ -84,7 +88,7 @@ class CrossentropyHead(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def losses_of(self, hidden, labels):
+    def losses_of(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Returns the loss of each label, as the model is trained or not."""
         sampled = self._in_training and self.num_sampled is not None
         return compressed_crossentropy(
@@ -123,7 +127,9 @@ class HeadCrossentropy(keras.losses.Loss):
         **kwargs: Arguments of `keras.losses.Loss`.
     """
 
-    def __init__(self, end=None, **kwargs):
+    def __init__(
+        self, end: CrossentropyHead | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**{"name": "crossentropy", **kwargs})
         # A method: Keras would follow a layer that leads back here for ever.
         self._losses_of = None if end is None else end.losses_of

@@ -1,12 +1,14 @@
 """Fine-tunes a student's compressed tables together with all of the student."""
 
 import numbers
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_embcomp._compat import every_layer
+from keras_embcomp._types import Tensor
 from keras_embcomp.checks import finite_table
 from keras_embcomp.layers.base import Compressed, CompressedEmbedding
 from keras_embcomp.layers.from_keras import dense_parts, embedding_parts
@@ -64,13 +66,13 @@ class EmbeddingDistiller(keras.Model):
 
     def __init__(
         self,
-        student,
-        teacher,
-        alpha=0.01,
-        output_loss=None,
-        output_weight=0.5,
-        **kwargs,
-    ):
+        student: keras.Model,
+        teacher: Any,
+        alpha: float = 0.01,
+        output_loss: Any = None,
+        output_weight: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
         if not isinstance(student, keras.Model) or not student.built:
             raise ValueError(
                 "`student` must be a built Keras model. Received: "
@@ -147,7 +149,7 @@ class EmbeddingDistiller(keras.Model):
         return self.alpha * reconstruction + (1 - self.alpha) * task
 
 
-def mean_distance(layer, table):
+def mean_distance(layer: Compressed, table: Tensor) -> Tensor:
     """Returns the mean distance of a layer's rows to those of a table.
 
     Args:

@@ -1,6 +1,7 @@
 """Tables on several devices: which weights are split, and along which axis."""
 
 import warnings
+from collections.abc import Mapping
 
 import keras
 from keras.distribution import LayoutMap, ModelParallel, TensorLayout
@@ -11,7 +12,9 @@ from keras_embcomp.layers.methods import METHODS
 _KERAS_AXES = {"embeddings": 0}  # of `keras.layers.Embedding`
 
 
-def layout_map(device_mesh, axis="model"):
+def layout_map(
+    device_mesh: keras.distribution.DeviceMesh, axis: str = "model"
+) -> LayoutMap:
     """Returns the layouts of compressed tables, to be added to.
 
     Use it with `keras.distribution.ModelParallel` where the axes that it splits
@@ -91,12 +94,12 @@ class TableParallel(ModelParallel):
 
     def __init__(
         self,
-        device_mesh,
-        axis="model",
-        layouts=None,
-        batch_dim_name=None,
-        auto_shard_dataset=True,
-    ):
+        device_mesh: keras.distribution.DeviceMesh,
+        axis: str = "model",
+        layouts: Mapping[str, tuple] | None = None,
+        batch_dim_name: str | None = None,
+        auto_shard_dataset: bool = True,
+    ) -> None:
         self._tables = layout_map(device_mesh, axis)
         self._own = LayoutMap(device_mesh)
         self._own.update(layouts or {})

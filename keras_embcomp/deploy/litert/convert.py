@@ -5,12 +5,17 @@ import hashlib
 import re
 import tempfile
 import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
 
 from keras_embcomp._compat import (
     converter_error,
     litert_schema,
     replace_input,
 )
+from keras_embcomp._types import Array
 from keras_embcomp.deploy.tracing import traced_function
 
 _ACTIVATIONS = ("Relu", "Relu6", "Maximum", "Minimum")
@@ -18,7 +23,14 @@ _HISTORY = b"CONVERSION_METADATA"
 _SAME_NUMBERS = ("Identity", "Reshape", "Transpose")
 
 
-def converted(models, names, sizes, tables, samples, preprocess) -> bytes:
+def converted(
+    models: Mapping[str, keras.Model],
+    names: Mapping[str, list[str]],
+    sizes: Mapping[str, int | None],
+    tables: Any,
+    samples: list[dict[str, Array]] | None,
+    preprocess: Mapping[str, Any],
+) -> bytes:
     """Returns a file with a signature for each model of a dict.
 
     Args:
@@ -141,7 +153,7 @@ def _is_weight(tensor):
     return op.type in ("Const", "ReadVariableOp")
 
 
-def edited(content, edit) -> bytes:
+def edited(content: bytes, edit: Callable[[Any], None]) -> bytes:
     """Returns a file after a function changed it, with equal buffers once.
 
     Args:
@@ -206,7 +218,7 @@ def _packed_aligned(buffer, schema, builder):
     return schema.BufferEnd(builder)
 
 
-def operations_of(content: bytes, custom=False) -> tuple[str, ...]:
+def operations_of(content: bytes, custom: bool = False) -> tuple[str, ...]:
     """Returns the names of a flatbuffer's operations, or raises.
 
     Args:

@@ -1,7 +1,9 @@
 """Export to LiteRT (TensorFlow Lite): one file, builtin operations only."""
 
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -45,14 +47,14 @@ class LiteRTExport(NamedTuple):
 
 
 def export_litert(
-    model,
-    path,
-    table_format="float32",
-    batch=None,
-    sequence=None,
-    representative_data=None,
-    signatures=None,
-    preprocess=None,
+    model: keras.Model,
+    path: str | os.PathLike,
+    table_format: str = "float32",
+    batch: int | None = None,
+    sequence: int | None = None,
+    representative_data: Iterable[Any] | None = None,
+    signatures: Mapping[str, keras.Model] | None = None,
+    preprocess: Any = None,
 ) -> LiteRTExport:
     """Writes a model as a `.tflite` file and checks it against Keras.
 
@@ -117,18 +119,11 @@ def export_litert(
         _check_text(model, preprocess, samples)
         before = {"serving_default": preprocess}
     interpreter_of = interpreters(preprocess is not None)
-    from keras_embcomp.deploy.litert.tables import FileTables
-
     with written_whole(path) as temporary:
         rounded = formatted(models, "float32" if samples else table_format)
-        halves = table_format == "float16"
-        tables = FileTables(halves, ranges=samples is not None)
-        names = {
-            name: [spec.name for spec in one.inputs]
-            for name, one in models.items()
-        }
-        content = converted(rounded, names, sizes, tables, samples, before)
-        content = tables.filled(content)
+        content, tolerance = _content(
+            rounded, models, table_format, sizes, samples, before
+        )
         operations = operations_of(content, preprocess is not None)
         interpreter = interpreter_of(content)
         cases = [
@@ -137,7 +132,7 @@ def export_litert(
                 one,
                 rounded[name],
                 inputs_of(one, sizes, samples, before.get(name)),
-                tables.tolerance,
+                tolerance,
             )
             for name, one in models.items()
         ]
@@ -151,6 +146,19 @@ def export_litert(
         max(errors),
         latencies[0],
     )
+
+
+def _content(rounded, models, table_format, sizes, samples, before):
+    """Returns the file of models, and what rounding may change in outputs."""
+    from keras_embcomp.deploy.litert.tables import FileTables
+
+    halves = table_format == "float16"
+    tables = FileTables(halves, ranges=samples is not None)
+    names = {
+        name: [spec.name for spec in one.inputs] for name, one in models.items()
+    }
+    content = converted(rounded, names, sizes, tables, samples, before)
+    return tables.filled(content), tables.tolerance
 
 
 def _checked_signatures(signatures):

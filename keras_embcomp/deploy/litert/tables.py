@@ -175,7 +175,7 @@ class FileTables:
             return 0.05
         return 2e-3 if self.halves else 1e-4
 
-    def filled(self, content) -> bytes:
+    def filled(self, content: bytes) -> bytes:
         """Returns a file with the tables in the places that have marks."""
         return edited(content, self._fill)
 

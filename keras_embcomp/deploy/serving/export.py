@@ -1,7 +1,12 @@
 """Export to TensorFlow Serving: a versioned SavedModel, each weight once."""
 
 import contextlib
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import keras
 
 from keras_embcomp.checks import positive_int
 from keras_embcomp.deploy.serving.extras import write_card, write_warmup
@@ -20,7 +25,11 @@ from keras_embcomp.files import written_whole
 
 
 def export_serving(
-    model, path, version=None, preprocess=None, signatures=None
+    model: keras.Model,
+    path: str | os.PathLike,
+    version: int | None = None,
+    preprocess: Any = None,
+    signatures: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes a model for TensorFlow Serving and checks it against Keras.
 

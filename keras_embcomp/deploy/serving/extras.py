@@ -1,16 +1,25 @@
 """What goes with a SavedModel to a server: warm-up requests, and a card."""
 
 import json
+from collections.abc import Iterable, Mapping
 from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import keras
 
 from keras_embcomp._compat import every_layer
+from keras_embcomp._types import Array
+from keras_embcomp.deploy.serving.signatures import Example
 from keras_embcomp.layers.base import Compressed, weight_bytes
 
 _PYTHON = {"EagerPyFunc", "PyFunc", "PyFuncStateless"}
 _PACKAGES = ("keras_embcomp", "keras", "tensorflow", "numpy")
 
 
-def write_warmup(folder, model_name, examples):
+def write_warmup(
+    folder: Path, model_name: str, examples: Iterable[Example]
+) -> None:
     """Writes requests that a server runs before it answers any.
 
     They are records of the message `PredictionLog` of TensorFlow Serving, in
@@ -31,7 +40,9 @@ def write_warmup(folder, model_name, examples):
             writer.write(prediction_log(model_name, signature, inputs))
 
 
-def prediction_log(model_name, signature, inputs) -> bytes:
+def prediction_log(
+    model_name: str, signature: str, inputs: Mapping[str, Array]
+) -> bytes:
     """Returns a `PredictionLog` message that holds a `PredictRequest`.
 
     It is built by hand, field by field: its Python classes are in a package
@@ -65,7 +76,9 @@ def _field(number, content):
     return bytes([*prefix, size]) + content
 
 
-def write_card(folder, model, signatures):
+def write_card(
+    folder: Path, model: keras.Model, signatures: Mapping[str, Any]
+) -> None:
     """Writes what the SavedModel in a folder is, as JSON.
 
     Args:

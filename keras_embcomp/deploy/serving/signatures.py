@@ -1,7 +1,12 @@
 """What a served model can be asked: its functions, and examples of requests."""
 
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+import keras
 import numpy as np
 
+from keras_embcomp._types import Array, Tensor
 from keras_embcomp.deploy.verify import (
     SAMPLE_TEXTS,
     output_names,
@@ -9,10 +14,12 @@ from keras_embcomp.deploy.verify import (
     sample_inputs,
 )
 
+# The name of a signature, inputs, and the outputs in Keras.
+Example: TypeAlias = tuple[str, dict[str, Array], dict[str, Tensor]]
 _IDS = ("int32", "int64")
 
 
-def served_functions(module, preprocess=None):
+def served_functions(module: Any, preprocess: Any = None) -> dict[str, Any]:
     """Returns functions of the model, by the names of their signatures.
 
     Args:
@@ -48,9 +55,10 @@ def _before(serve, specs, preprocess=None):
     import tensorflow as tf
 
     def call(*inputs):
+        given = list(inputs)
         if preprocess is not None:
-            inputs = [preprocess(inputs[0])]
-        pairs = zip(inputs, serve.input_signature, strict=True)
+            given = [preprocess(inputs[0])]
+        pairs = zip(given, serve.input_signature, strict=True)
         return serve(*[_as(tensor, spec) for tensor, spec in pairs])
 
     return tf.function(call, input_signature=specs)
@@ -66,7 +74,9 @@ def _as(tensor, spec):
     return tf.ensure_shape(tf.cast(tensor, spec.dtype), spec.shape)
 
 
-def checked_signatures(signatures):
+def checked_signatures(
+    signatures: Mapping[str, Any] | None,
+) -> dict[str, Any]:
     """Returns the user's functions, or raises unless they can be served."""
     import tensorflow as tf
 
@@ -92,7 +102,12 @@ def checked_signatures(signatures):
     return dict(signatures or {})
 
 
-def examples_of(model, module, preprocess, signatures):
+def examples_of(
+    model: keras.Model,
+    module: Any,
+    preprocess: Any,
+    signatures: Mapping[str, Any],
+) -> Iterator[Example]:
     """Yields the name of a signature, inputs, and the outputs in Keras.
 
     Inputs are dicts of NumPy arrays, outputs dicts of tensors.

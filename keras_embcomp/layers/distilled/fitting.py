@@ -116,7 +116,8 @@ def fitted_weights(
         epochs = min(max(_SHOWN_ROWS // len(table), 30), 120)
     positive_int("epochs", epochs)
     weights = frequency_weights(frequencies, len(table))
-    *affine, scale = principal_rows(table, rank, weights)
+    rows, directions, mean, scale = principal_rows(table, rank, weights)
+    affine = rows, directions, mean
     table = table / scale
     # Entries as large as a dense table's, so that an optimizer moves them as
     # much when the layer is trained further.
@@ -134,7 +135,7 @@ def fitted_weights(
         if np.array_equal(of_array(features), features):
             return moved
         factor = 1.0
-        start = regressed(affine[0], of_array, table, weights)
+        start = regressed(rows, of_array, table, weights)
     found = _learned(
         _Decoded(activation, start),
         table,

@@ -1,5 +1,7 @@
 """Distilled: rows decoded from narrow ones by a non-linear map."""
 
+from typing import Any
+
 import keras
 from keras import activations
 
@@ -70,20 +72,20 @@ class DistilledEmbedding(DistilledTable, CompressedEmbedding):
 
     def __init__(
         self,
-        input_dim,
-        output_dim,
-        rank,
-        activation="relu",
-        hidden_dim=None,
-        embeddings_initializer="uniform",
-        projection_initializer="lecun_normal",
-        embeddings_regularizer=None,
-        projection_regularizer=None,
-        embeddings_constraint=None,
-        projection_constraint=None,
-        mask_zero=False,
-        **kwargs,
-    ):
+        input_dim: int,
+        output_dim: int,
+        rank: int,
+        activation: Any = "relu",
+        hidden_dim: int | None = None,
+        embeddings_initializer: Any = "uniform",
+        projection_initializer: Any = "lecun_normal",
+        embeddings_regularizer: Any = None,
+        projection_regularizer: Any = None,
+        embeddings_constraint: Any = None,
+        projection_constraint: Any = None,
+        mask_zero: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
         self._set_structure(
             rank,
@@ -155,20 +157,20 @@ class DistilledSoftmax(DistilledTable, CompressedSoftmax):
 
     def __init__(
         self,
-        units,
-        rank,
-        decoder_activation="relu",
-        hidden_dim=None,
-        activation="softmax",
-        use_bias=True,
-        embeddings_initializer="uniform",
-        projection_initializer="lecun_normal",
-        embeddings_regularizer=None,
-        projection_regularizer=None,
-        embeddings_constraint=None,
-        projection_constraint=None,
-        **kwargs,
-    ):
+        units: int,
+        rank: int,
+        decoder_activation: Any = "relu",
+        hidden_dim: int | None = None,
+        activation: Any = "softmax",
+        use_bias: bool = True,
+        embeddings_initializer: Any = "uniform",
+        projection_initializer: Any = "lecun_normal",
+        embeddings_regularizer: Any = None,
+        projection_regularizer: Any = None,
+        embeddings_constraint: Any = None,
+        projection_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             units, activation=activation, use_bias=use_bias, **kwargs
         )

@@ -1,5 +1,8 @@
 """GroupReduce: frequent words in groups of a higher rank than rare ones."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from keras_embcomp.layers.base import CompressedEmbedding
@@ -66,20 +69,20 @@ class GroupReduceEmbedding(GroupReduceTable, CompressedEmbedding):
 
     def __init__(
         self,
-        input_dim,
-        output_dim,
-        group_sizes,
-        group_ranks,
-        permuted=False,
-        embeddings_initializer="uniform",
-        projections_initializer="lecun_normal",
-        embeddings_regularizer=None,
-        projections_regularizer=None,
-        embeddings_constraint=None,
-        projections_constraint=None,
-        mask_zero=False,
-        **kwargs,
-    ):
+        input_dim: int,
+        output_dim: int,
+        group_sizes: Sequence[int],
+        group_ranks: Sequence[int],
+        permuted: bool = False,
+        embeddings_initializer: Any = "uniform",
+        projections_initializer: Any = "lecun_normal",
+        embeddings_regularizer: Any = None,
+        projections_regularizer: Any = None,
+        embeddings_constraint: Any = None,
+        projections_constraint: Any = None,
+        mask_zero: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
         self._set_structure(
             group_sizes,
@@ -144,20 +147,20 @@ class GroupReduceSoftmax(GroupReduceTable, CompressedSoftmax):
 
     def __init__(
         self,
-        units,
-        group_sizes,
-        group_ranks,
-        permuted=False,
-        activation="softmax",
-        use_bias=True,
-        kernels_initializer="glorot_uniform",
-        projections_initializer="lecun_normal",
-        kernels_regularizer=None,
-        projections_regularizer=None,
-        kernels_constraint=None,
-        projections_constraint=None,
-        **kwargs,
-    ):
+        units: int,
+        group_sizes: Sequence[int],
+        group_ranks: Sequence[int],
+        permuted: bool = False,
+        activation: Any = "softmax",
+        use_bias: bool = True,
+        kernels_initializer: Any = "glorot_uniform",
+        projections_initializer: Any = "lecun_normal",
+        kernels_regularizer: Any = None,
+        projections_regularizer: Any = None,
+        kernels_constraint: Any = None,
+        projections_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             units, activation=activation, use_bias=use_bias, **kwargs
         )

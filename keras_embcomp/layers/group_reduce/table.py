@@ -46,7 +46,7 @@ class GroupReduceTable(Compressed):
         check_width(name, width, self.group_ranks)
 
     def _build_table(self, width):
-        self.places = None
+        self.places: Any = None
         if self.permuted:
             self.places = self.add_weight(
                 name="places",

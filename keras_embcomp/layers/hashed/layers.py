@@ -1,5 +1,7 @@
 """Shared sub-vectors: words are pieces out of a pool, at random (Slim)."""
 
+from typing import Any
+
 import keras
 
 from keras_embcomp.layers.base import CompressedEmbedding
@@ -63,18 +65,18 @@ class HashedEmbedding(HashedTable, CompressedEmbedding):
 
     def __init__(
         self,
-        input_dim,
-        output_dim,
-        num_subvectors,
-        num_parts=8,
-        seed=0,
-        shared_pool=True,
-        subvectors_initializer="uniform",
-        subvectors_regularizer=None,
-        subvectors_constraint=None,
-        mask_zero=False,
-        **kwargs,
-    ):
+        input_dim: int,
+        output_dim: int,
+        num_subvectors: int,
+        num_parts: int = 8,
+        seed: int = 0,
+        shared_pool: bool = True,
+        subvectors_initializer: Any = "uniform",
+        subvectors_regularizer: Any = None,
+        subvectors_constraint: Any = None,
+        mask_zero: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
         self._set_structure(
             num_subvectors,
@@ -135,17 +137,17 @@ class HashedSoftmax(HashedTable, CompressedSoftmax):
 
     def __init__(
         self,
-        units,
-        num_subvectors,
-        num_parts=8,
-        seed=0,
-        activation="softmax",
-        use_bias=True,
-        subvectors_initializer="uniform",
-        subvectors_regularizer=None,
-        subvectors_constraint=None,
-        **kwargs,
-    ):
+        units: int,
+        num_subvectors: int,
+        num_parts: int = 8,
+        seed: int = 0,
+        activation: Any = "softmax",
+        use_bias: bool = True,
+        subvectors_initializer: Any = "uniform",
+        subvectors_regularizer: Any = None,
+        subvectors_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             units, activation=activation, use_bias=use_bias, **kwargs
         )

@@ -1,5 +1,7 @@
 """Low rank: the table is the product of two thin matrices."""
 
+from typing import Any
+
 import keras
 
 from keras_embcomp.layers.base import CompressedEmbedding
@@ -59,18 +61,18 @@ class LowRankEmbedding(LowRankTable, CompressedEmbedding):
 
     def __init__(
         self,
-        input_dim,
-        output_dim,
-        rank,
-        embeddings_initializer="uniform",
-        projection_initializer="lecun_normal",
-        embeddings_regularizer=None,
-        projection_regularizer=None,
-        embeddings_constraint=None,
-        projection_constraint=None,
-        mask_zero=False,
-        **kwargs,
-    ):
+        input_dim: int,
+        output_dim: int,
+        rank: int,
+        embeddings_initializer: Any = "uniform",
+        projection_initializer: Any = "lecun_normal",
+        embeddings_regularizer: Any = None,
+        projection_regularizer: Any = None,
+        embeddings_constraint: Any = None,
+        projection_constraint: Any = None,
+        mask_zero: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
         self._set_structure(
             rank,
@@ -128,18 +130,18 @@ class LowRankSoftmax(LowRankTable, CompressedSoftmax):
 
     def __init__(
         self,
-        units,
-        rank,
-        activation="softmax",
-        use_bias=True,
-        embeddings_initializer="glorot_uniform",
-        projection_initializer="lecun_normal",
-        embeddings_regularizer=None,
-        projection_regularizer=None,
-        embeddings_constraint=None,
-        projection_constraint=None,
-        **kwargs,
-    ):
+        units: int,
+        rank: int,
+        activation: Any = "softmax",
+        use_bias: bool = True,
+        embeddings_initializer: Any = "glorot_uniform",
+        projection_initializer: Any = "lecun_normal",
+        embeddings_regularizer: Any = None,
+        projection_regularizer: Any = None,
+        embeddings_constraint: Any = None,
+        projection_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             units, activation=activation, use_bias=use_bias, **kwargs
         )

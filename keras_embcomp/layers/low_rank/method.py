@@ -10,7 +10,8 @@ from keras_embcomp.numerics.low_rank import low_rank_from_fraction
 
 def _sizes(table, parameters, weights):
     fraction = min(max(parameters / table.size, 1e-9), 1)
-    return {"rank": low_rank_from_fraction(*table.shape, fraction)}
+    vocabulary, width = table.shape
+    return {"rank": low_rank_from_fraction(vocabulary, width, fraction)}
 
 
 def _operations(arguments, shape, output):

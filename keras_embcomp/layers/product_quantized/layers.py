@@ -1,5 +1,7 @@
 """Product-quantized: a row is a few codes into small codebooks."""
 
+from typing import Any
+
 import keras
 
 from keras_embcomp.layers.base import CompressedEmbedding
@@ -75,23 +77,23 @@ class ProductQuantizedEmbedding(ProductQuantizedTable, CompressedEmbedding):
 
     def __init__(
         self,
-        input_dim,
-        output_dim,
-        num_parts,
-        part_width,
-        codebook_size=256,
-        num_kept=0,
-        factors_dtype="float32",
-        seed=0,
-        codebooks_initializer="uniform",
-        projection_initializer="lecun_normal",
-        codebooks_regularizer=None,
-        projection_regularizer=None,
-        codebooks_constraint=None,
-        projection_constraint=None,
-        mask_zero=False,
-        **kwargs,
-    ):
+        input_dim: int,
+        output_dim: int,
+        num_parts: int,
+        part_width: int,
+        codebook_size: int = 256,
+        num_kept: int = 0,
+        factors_dtype: str = "float32",
+        seed: int = 0,
+        codebooks_initializer: Any = "uniform",
+        projection_initializer: Any = "lecun_normal",
+        codebooks_regularizer: Any = None,
+        projection_regularizer: Any = None,
+        codebooks_constraint: Any = None,
+        projection_constraint: Any = None,
+        mask_zero: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
         self._set_structure(
             num_parts,
@@ -162,23 +164,23 @@ class ProductQuantizedSoftmax(ProductQuantizedTable, CompressedSoftmax):
 
     def __init__(
         self,
-        units,
-        num_parts,
-        part_width,
-        codebook_size=256,
-        num_kept=0,
-        factors_dtype="float32",
-        seed=0,
-        activation="softmax",
-        use_bias=True,
-        codebooks_initializer="uniform",
-        projection_initializer="lecun_normal",
-        codebooks_regularizer=None,
-        projection_regularizer=None,
-        codebooks_constraint=None,
-        projection_constraint=None,
-        **kwargs,
-    ):
+        units: int,
+        num_parts: int,
+        part_width: int,
+        codebook_size: int = 256,
+        num_kept: int = 0,
+        factors_dtype: str = "float32",
+        seed: int = 0,
+        activation: Any = "softmax",
+        use_bias: bool = True,
+        codebooks_initializer: Any = "uniform",
+        projection_initializer: Any = "lecun_normal",
+        codebooks_regularizer: Any = None,
+        projection_regularizer: Any = None,
+        codebooks_constraint: Any = None,
+        projection_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             units, activation=activation, use_bias=use_bias, **kwargs
         )

@@ -115,8 +115,9 @@ class ProductQuantizedTable(Compressed):
                 )
 
     def _random_codes(self, shape, dtype):
+        vocabulary, parts = shape
         codes = balanced_codes(
-            *shape, self.codebook_size, self.seed, self.num_kept
+            vocabulary, parts, self.codebook_size, self.seed, self.num_kept
         )
         return ops.convert_to_tensor(codes.astype(dtype))
 
@@ -191,7 +192,8 @@ class ProductQuantizedTable(Compressed):
 
     def to_dense(self) -> Array:
         *tensors, kept = self._tensors(current_execution(), "float32")
-        codes, codebooks, *rest = map(ops.convert_to_numpy, tensors)
+        arrays = map(ops.convert_to_numpy, tensors)
+        codes, codebooks, projection, mean = arrays
         shape = (self.num_parts, self.codebook_size, self.part_width)
         if kept is not None:
             rows, scales = kept
@@ -199,7 +201,9 @@ class ProductQuantizedTable(Compressed):
             if scales is not None:
                 kept *= ops.convert_to_numpy(scales)[:, None]
         return decoded_rows(
-            ProductCodes(codes, codebooks.reshape(shape), *rest, kept)
+            ProductCodes(
+                codes, codebooks.reshape(shape), projection, mean, kept
+            )
         )
 
     @classmethod
@@ -254,9 +258,11 @@ class ProductQuantizedTable(Compressed):
         )
 
     def _fit(self, table, frequencies=None, verbose=0):
-        progress = None
+        progress: Any = None
         if verbose:
-            from tqdm import tqdm as progress
+            import tqdm
+
+            progress = tqdm.tqdm
         found = product_codes(
             table,
             self.num_parts,

@@ -1,5 +1,6 @@
 """Tensor train: the table is a product of small cores."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import keras
@@ -71,18 +72,18 @@ class TTEmbedding(TensorTrainTable, CompressedEmbedding):
 
     def __init__(
         self,
-        input_dim,
-        output_dim,
-        tt_ranks=16,
-        num_cores=3,
-        tt_shape=None,
-        embeddings_stddev=None,
-        cores_initializer=None,
-        cores_regularizer=None,
-        cores_constraint=None,
-        mask_zero=False,
-        **kwargs,
-    ):
+        input_dim: int,
+        output_dim: int,
+        tt_ranks: int | Sequence[int] = 16,
+        num_cores: int = 3,
+        tt_shape: Any = None,
+        embeddings_stddev: float | None = None,
+        cores_initializer: Any = None,
+        cores_regularizer: Any = None,
+        cores_constraint: Any = None,
+        mask_zero: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
         self._set_structure(
             tt_ranks,
@@ -162,18 +163,18 @@ class TTSoftmax(TensorTrainTable, CompressedSoftmax):
 
     def __init__(
         self,
-        units,
-        tt_ranks=16,
-        num_cores=3,
-        tt_shape=None,
-        activation="softmax",
-        use_bias=True,
-        embeddings_stddev=None,
-        cores_initializer=None,
-        cores_regularizer=None,
-        cores_constraint=None,
-        **kwargs,
-    ):
+        units: int,
+        tt_ranks: int | Sequence[int] = 16,
+        num_cores: int = 3,
+        tt_shape: Any = None,
+        activation: Any = "softmax",
+        use_bias: bool = True,
+        embeddings_stddev: float | None = None,
+        cores_initializer: Any = None,
+        cores_regularizer: Any = None,
+        cores_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             units, activation=activation, use_bias=use_bias, **kwargs
         )

@@ -6,7 +6,8 @@ from keras_embcomp.numerics.tensor_train.shapes import tensor_train_rank
 
 
 def _sizes(table, parameters, weights):
-    rank = tensor_train_rank(*table.shape, parameters, num_cores=2)
+    vocabulary, width = table.shape
+    rank = tensor_train_rank(vocabulary, width, parameters, num_cores=2)
     return {"tt_ranks": rank, "num_cores": 2}
 
 

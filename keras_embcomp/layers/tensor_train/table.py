@@ -57,7 +57,7 @@ class WhitenedNormal(initializers.Initializer):
         seed: Integer seed.
     """
 
-    def __init__(self, stddev=1.0, seed=None):
+    def __init__(self, stddev: float = 1.0, seed: int | None = None):
         self.stddev = stddev
         self.seed = seed
         self._orthogonal = initializers.Orthogonal(seed=seed)
@@ -88,7 +88,7 @@ class TensorTrainTable(Compressed):
     ) -> None:
         self.tt_ranks = check_ranks(tt_ranks)
         self.num_cores = check_num_cores(num_cores)
-        self.tt_shape = None
+        self.tt_shape: Any = None
         if tt_shape is not None:
             self.tt_shape = check_shape(tt_shape)
         self.embeddings_stddev = None
@@ -292,7 +292,9 @@ class TensorTrainTable(Compressed):
 
 def _decomposed(table, tt_ranks, max_error, num_cores, tt_shape, frequencies):
     """Returns the cores of a finite table."""
-    shape = resolve_shape("len(table)", *table.shape, num_cores, tt_shape)
+    shape = resolve_shape(
+        "len(table)", len(table), table.shape[1], num_cores, tt_shape
+    )
     if (tt_ranks is None) == (max_error is None):
         raise ValueError(
             "One of `tt_ranks` and `max_error` must be given. "
