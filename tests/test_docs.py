@@ -57,9 +57,3 @@ def test_every_public_name_has_a_docstring_with_its_arguments():
     for name in keras_embcomp.__all__:
         text = getattr(keras_embcomp, name).__doc__
         assert "Args:" in text, name
-
-
-def test_no_source_file_is_over_300_lines():
-    for folder in ("keras_embcomp", "tests", "examples", "benchmarks"):
-        for path in (ROOT / folder).rglob("*.py"):
-            assert len(path.read_text().splitlines()) <= 300, path

@@ -7,9 +7,9 @@ and two final ones for its sides:
     class LowRankEmbedding(LowRankTable, CompressedEmbedding)  # final
     class LowRankSoftmax(LowRankTable, CompressedSoftmax)      # final
 
-The table comes first: its methods are what the side leaves open. A final class
-that leaves anything open is refused when it is made. Methods override nothing
-that is written here, but `__init__` and `get_config`, which chain to `super()`.
+A final class that leaves an abstract method open is refused when it is made.
+Methods override nothing that is written here, but `__init__` and `get_config`,
+which chain to `super()`.
 """
 
 import abc
@@ -271,9 +271,8 @@ def check_final(cls: type) -> None:
     )
     if missing:
         raise TypeError(
-            "A compressed layer must write all of the protocol; its table "
-            "comes before its side among the base classes. Received: class "
-            f"{cls.__name__} without {', '.join(missing)}"
+            "A compressed layer must write all of the protocol. Received: "
+            f"class {cls.__name__} without {', '.join(missing)}"
         )
 
 

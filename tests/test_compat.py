@@ -1,0 +1,219 @@
+"""Each private name that `_compat` gathers still is what it was.
+
+A test that fails here says which name a release of Keras, TensorFlow or LiteRT
+has moved. Everything else of the package can only fail after it.
+"""
+
+import ast
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_embcomp import LowRankEmbedding, _compat
+
+PACKAGE = Path(_compat.__file__).parent
+# Modules that promise nothing to users, and attributes that start with `_`.
+PRIVATE = ("keras.src", "tensorflow.python", "tensorflow.lite.python")
+
+
+def built(**kwargs):
+    layer = LowRankEmbedding(9, 4, 2, **kwargs)
+    layer.build()
+    return layer
+
+
+def test_a_mask_is_carried_by_a_tensor():
+    tensor, mask = ops.ones((2, 3)), ops.ones((2,), "bool")
+    assert _compat.get_mask(tensor) is None
+    _compat.set_mask(tensor, mask)
+    assert _compat.get_mask(tensor) is mask
+    pooled = keras.layers.GlobalAveragePooling1D(data_format="channels_first")
+    assert _compat.get_mask(pooled(ops.ones((1, 2, 3)))) is None
+
+
+def test_functional_is_the_class_of_functional_models():
+    entry = keras.Input((3,))
+    assert type(keras.Model(entry, entry + 1)) is _compat.Functional
+
+    class Subclassed(keras.Model):
+        pass
+
+    assert not isinstance(Subclassed(), _compat.Functional)
+
+
+def test_int4_block_size_is_that_of_the_policy():
+    assert _compat.int4_block_size(built(dtype="int4/32_from_float32")) == 32
+    assert _compat.int4_block_size(built(dtype="int4/-1_from_float32")) is None
+    assert _compat.int4_block_size(built()) is None
+
+
+def test_quantization_config_is_resolved_and_refused_as_by_keras():
+    found = _compat.quantization_config("int4", None)
+    assert isinstance(found, keras.quantizers.Int4QuantizationConfig)
+    assert found.block_size == 128
+    with pytest.raises(ValueError, match="Contradictory"):
+        _compat.quantization_config("int8", found)
+
+
+def test_check_can_quantize_refuses_unbuilt_layers():
+    with pytest.raises(ValueError, match="isn't yet built"):
+        _compat.check_can_quantize(LowRankEmbedding(9, 4, 2), "int8")
+    _compat.check_can_quantize(built(), "int8")
+
+
+def test_mark_quantized_keeps_keras_from_quantizing_again():
+    layer = built()
+    _compat.mark_quantized(layer)
+    with pytest.raises(ValueError, match="already quantized"):
+        layer.quantize("int8")
+
+
+def test_rebuilt_takes_weights_off_and_locks_again():
+    layer = built()
+    with _compat.rebuilt(layer):
+        assert layer.weights == []
+        layer.other = layer.add_weight(shape=(3,), name="other")
+    assert [weight.name for weight in layer.weights] == ["other"]
+    with pytest.raises(ValueError, match="cannot add new elements of state"):
+        layer.one_more = layer.add_weight(shape=(3,))
+
+
+def test_rebuilt_locks_again_after_an_error():
+    layer = built()
+    with pytest.raises(KeyError), _compat.rebuilt(layer):
+        raise KeyError
+    with pytest.raises(ValueError, match="cannot add new elements of state"):
+        layer.one_more = layer.add_weight(shape=(3,))
+
+
+def test_every_layer_looks_into_layers():
+    inner = keras.layers.Dense(2)
+    outer = keras.layers.TimeDistributed(inner)
+    model = keras.Sequential([keras.Input((3, 4)), outer])
+    assert inner not in model.layers
+    assert any(layer is inner for layer in _compat.every_layer(model))
+
+
+def test_call_arguments_are_those_of_symbolic_calls():
+    layer = built()
+    entry = keras.Input((3,), dtype="int32")
+    layer(layer(entry), reverse=True)
+    kwargs = [kwargs for _, kwargs in _compat.call_arguments(layer)]
+    assert kwargs == [{}, {"reverse": True}]
+
+
+def test_producer_name_is_that_of_the_layer():
+    entry = keras.Input((3,))
+    assert _compat.producer_name(keras.layers.Dense(2, name="d")(entry)) == "d"
+
+
+def test_source_policy_is_what_was_quantized():
+    layer = built(dtype="mixed_bfloat16")
+    assert _compat.source_policy(layer.dtype_policy) is layer.dtype_policy
+    layer.quantize("int8")
+    assert _compat.source_policy(layer.dtype_policy) == "mixed_bfloat16"
+
+
+def test_cycled_rate_is_kept_beside_the_variables():
+    optimizer = keras.optimizers.Adam(0.5)
+    rate = _compat.cycled_rate(optimizer)
+    assert isinstance(rate, keras.Variable)
+    names = [variable.path for variable in optimizer.variables]
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    _compat.set_cycled_rate(optimizer, schedule)
+    assert _compat.cycled_rate(optimizer) is schedule
+    assert [variable.path for variable in optimizer.variables] == names
+    assert float(ops.convert_to_numpy(optimizer.learning_rate)) == (
+        pytest.approx(0.1)
+    )
+
+
+def test_has_layout_of_a_plain_variable():
+    assert not _compat.has_layout(keras.Variable(np.ones(3)))
+
+
+@pytest.mark.tensorflow_only
+def test_in_xla_context_tells_compiled_functions_also_from_within():
+    import tensorflow as tf
+
+    found = []
+    inner = tf.function(lambda: found.append(_compat.in_xla_context()))
+    inner()
+    tf.function(inner, jit_compile=True)()
+    assert found[0] is False
+    tf.function(
+        lambda: found.append(_compat.in_xla_context()), jit_compile=True
+    )()
+    assert found[-1] is True
+    assert _compat.in_xla_context() is False
+
+
+@pytest.mark.tensorflow_only
+def test_converter_error_is_what_the_converter_raises():
+    import tensorflow as tf
+
+    function = tf.function(lambda x: tf.raw_ops.Betainc(a=x, b=x, x=x))
+    function = function.get_concrete_function(tf.TensorSpec((2,)))
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
+    with pytest.raises(_compat.converter_error()):
+        converter.convert()
+
+
+@pytest.mark.tensorflow_only
+def test_litert_schema_reads_and_writes_a_file():
+    import flatbuffers
+    import tensorflow as tf
+
+    schema = _compat.litert_schema()
+    function = tf.function(lambda x: tf.nn.relu(x + 1.0))
+    function = function.get_concrete_function(tf.TensorSpec((2,)))
+    content = tf.lite.TFLiteConverter.from_concrete_functions(
+        [function]
+    ).convert()
+    file = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    assert schema.BuiltinOperator.ADD in [
+        code.builtinCode for code in file.operatorCodes
+    ]
+    builder = flatbuffers.Builder(0)
+    builder.Finish(file.Pack(builder), b"TFL3")
+    again = schema.Model.GetRootAs(bytes(builder.Output()), 0)
+    assert again.SubgraphsLength() == 1
+
+
+@pytest.mark.tensorflow_only
+def test_replace_input_changes_what_an_operation_reads():
+    import tensorflow as tf
+
+    @tf.function
+    def function(x):
+        y = tf.nn.relu(x)
+        _compat.replace_input(y.op, 0, x - 3.0)
+        return y
+
+    np.testing.assert_array_equal(function(tf.constant([1.0, 5.0])), [0, 2])
+
+
+def names_of(tree):
+    """Yields the modules that a file imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_private_modules_are_imported_here_alone():
+    for path in PACKAGE.rglob("*.py"):
+        if path.name == "_compat.py":
+            continue
+        for name in names_of(ast.parse(path.read_text())):
+            assert not name.startswith(PRIVATE), (path, name)
+
+
+def test_every_name_has_a_test():
+    tests = Path(__file__).read_text()
+    for name in _compat.__all__:
+        assert f"_compat.{name}" in tests, name
