@@ -76,7 +76,7 @@ def test_a_subclass_that_leaves_the_protocol_open_is_told_what_it_lacks():
     with pytest.raises(TypeError) as error:
 
         class Half(CompressedEmbedding):
-            def rows(self, ids):
+            def _rows(self, ids):
                 return ids
 
     assert str(error.value) == (
@@ -104,7 +104,7 @@ class OneRow(Compressed):
         )
         self.row = self._add_table_weight("row", (width,))
 
-    def rows(self, ids):
+    def _rows(self, ids):
         shape = (*ops.shape(ids), self.dense_shape[1])
         return ops.broadcast_to(ops.cast(self.row, self.compute_dtype), shape)
 

@@ -24,8 +24,10 @@ from keras import constraints, initializers, ops, regularizers
 from keras_embcomp._compat import set_mask
 from keras_embcomp._types import Array, ArrayLike, Tensor
 from keras_embcomp.checks import finite_table, positive_int
+from keras_embcomp.layers.execution import naming_ids
 from keras_embcomp.layers.from_keras import embedding_parts
 from keras_embcomp.layers.quantization import Quantizable
+from keras_embcomp.numerics.lookup import widened
 from keras_embcomp.numerics.streaming import RowScores
 
 _GETTERS = {
@@ -60,7 +62,7 @@ class Resizing(NamedTuple):
 class Compressed(Quantizable, metaclass=abc.ABCMeta):
     """Stands for a dense table of shape `(vocabulary, width)`.
 
-    A method's table writes `_check_width`, `_build_table`, `rows`,
+    A method's table writes `_check_width`, `_build_table`, `_rows`,
     `_logit_blocks`, `_row_scores`, `to_dense`, `from_dense`, `_fit`,
     `_resizing` and `_check_weights`.
     """
@@ -109,11 +111,11 @@ class Compressed(Quantizable, metaclass=abc.ABCMeta):
         """Creates the weights of the table. Their order is the file format."""
 
     @abc.abstractmethod
-    def rows(self, ids: Tensor) -> Tensor:
+    def _rows(self, ids: Tensor) -> Tensor:
         """Returns the rows `ids` of the table, without building the table.
 
         Args:
-            ids: Integer tensor of any shape.
+            ids: Integer tensor of any shape, of 32 or 64 bits.
 
         Returns:
             Tensor of shape `(*ids.shape, width)`, of the compute dtype.
@@ -191,6 +193,20 @@ class Compressed(Quantizable, metaclass=abc.ABCMeta):
         layer = cls._for_table(table.shape, arguments)
         layer._fit(table, **how)
         return layer
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Returns the rows `ids` of the table, without building the table.
+
+        Args:
+            ids: Integer tensor or array of any shape and integer dtype. One
+                out of range does what it does in `keras.layers.Embedding`.
+
+        Returns:
+            Tensor of shape `(*ids.shape, width)`, of the compute dtype.
+        """
+        ids = widened(ids)
+        with naming_ids(self, ids):
+            return self._rows(ids)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """Returns `hidden @ table.T`, of shape `(..., vocabulary)`."""
@@ -349,11 +365,7 @@ class CompressedEmbedding(Compressed):
         if reverse:
             return self._logits(ops.cast(inputs, self.compute_dtype))
         ids = inputs
-        # As `keras.layers.Embedding`: 64-bit ids are not cut to 32 bits.
-        if keras.backend.standardize_dtype(ids.dtype) not in (
-            "int32",
-            "int64",
-        ):
+        if not keras.backend.is_int_dtype(ids.dtype):
             ids = ops.cast(ids, "int32")
         rows = self.rows(ids)
         if self.mask_zero:

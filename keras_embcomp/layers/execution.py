@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_embcomp._compat import in_xla_context
@@ -175,6 +176,36 @@ def for_export(
         yield
     finally:
         _current.reset(token)
+
+
+@contextlib.contextmanager
+def naming_ids(layer: Any, ids: Tensor) -> Iterator[None]:
+    """Within it, a lookup that fails for an id out of range names the id.
+
+    A lookup that computes with ids would name the number that it computed.
+
+    Args:
+        layer: A compressed layer.
+        ids: What it looks up.
+    """
+    try:
+        yield
+    except Exception as error:  # each backend has a class of its own
+        values = known_values(ids)
+        vocabulary = layer.dense_shape[0]
+        if values is None:
+            raise
+        outside = np.logical_or(values < -vocabulary, values >= vocabulary)
+        if not np.any(outside):
+            raise
+        place = tuple(np.argwhere(outside)[0].tolist())
+        message = (
+            f"Ids must be below the vocabulary of {vocabulary}. Received: "
+            f"id {values[place]} at {place} in layer '{layer.name}'"
+        )
+        if hasattr(error, "node_def"):  # the arguments of TensorFlow's errors
+            raise type(error)(error.node_def, error.op, message) from error
+        raise type(error)(message) from error
 
 
 def known_values(tensor: Any) -> Array | None:

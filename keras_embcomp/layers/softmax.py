@@ -9,6 +9,7 @@ from keras_embcomp._types import ArrayLike, Tensor
 from keras_embcomp.checks import at_most, positive_int
 from keras_embcomp.layers.base import Compressed, check_final
 from keras_embcomp.layers.from_keras import dense_parts
+from keras_embcomp.numerics.lookup import widened
 from keras_embcomp.numerics.score_blocks import (
     inverse,
     largest,
@@ -96,7 +97,7 @@ class CompressedSoftmax(Compressed):
             Tensor of the shape of `ids`, float32 at least.
         """
         blocks, places = self._score_blocks(hidden)
-        ids = ops.convert_to_tensor(ids)
+        ids = widened(ids)
         if len(ids.shape) != len(hidden.shape) - 1 or not all(
             None in sizes or sizes[0] == sizes[1]
             for sizes in zip(ids.shape, hidden.shape[:-1], strict=True)

@@ -7,12 +7,15 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_embcomp._types import Tensor
+from keras_embcomp._types import ArrayLike, Tensor
 
 if TYPE_CHECKING:
     from keras_embcomp.numerics.execution import Execution
+
+_LARGEST = np.int64(2**31 - 1)
 
 
 def take_rows(table: Tensor, ids: Tensor) -> Tensor:
@@ -26,6 +29,32 @@ def take_rows(table: Tensor, ids: Tensor) -> Tensor:
     makes the gradient dense, hence equal to the other backends'.
     """
     return ops.take(ops.reshape(table, table.shape), ids, axis=0)
+
+
+def widened(ids: ArrayLike) -> Tensor:
+    """Returns integers of 32 bits or more as a tensor of int32 or int64.
+
+    Sums with ids, and comparisons with a vocabulary, would wrap around in
+    fewer bits. An unsigned id of 2^31 or more becomes `2**31 - 1`, which is
+    above every vocabulary, and never the id of another row.
+
+    Args:
+        ids: Tensor or array of integers or booleans.
+    """
+    if isinstance(ids, np.ndarray) and ids.dtype.kind == "u":
+        # PyTorch has no uint64.
+        ids = np.minimum(ids, _LARGEST.astype(ids.dtype)).astype("int32")
+    ids = ops.convert_to_tensor(ids)
+    dtype = keras.backend.standardize_dtype(ids.dtype)
+    if dtype in ("int32", "int64"):
+        return ids
+    found = ops.cast(ids, "int32")
+    if dtype == "uint32":
+        return ops.where(ops.less(found, 0), int(_LARGEST), found)
+    if dtype == "uint64":
+        large = ops.greater(ops.cast(ids, "float64"), float(_LARGEST))
+        return ops.where(large, int(_LARGEST), found)
+    return found
 
 
 def likely_count(shape: Iterable[int | None]) -> int:

@@ -197,7 +197,7 @@ class _StoredTable(Compressed):
             autocast=False,
         )
 
-    def rows(self, ids):
+    def _rows(self, ids):
         rows = current_execution().take(self.table, ids)
         return ops.cast(rows, self.compute_dtype)
 

@@ -5,7 +5,7 @@ from typing import Any, Self
 import numpy as np
 from keras import activations, initializers, ops
 
-from keras_embcomp._types import Array, ArrayLike, Tensor
+from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import at_most, positive_int
 from keras_embcomp.layers.base import Compressed, Resizing
 from keras_embcomp.layers.distilled.fitting import fitted_weights
@@ -83,7 +83,7 @@ class DistilledTable(Compressed):
             self.shortcut,
         )
 
-    def rows(self, ids: Tensor) -> Tensor:
+    def _rows(self, ids):
         execution = current_execution()
         ids = from_the_end_once(execution, ids, self._vocabulary)
         narrow = execution.take(self.embeddings, ids)

@@ -5,7 +5,7 @@ from typing import Any, Self
 import numpy as np
 from keras import ops
 
-from keras_embcomp._types import Array, ArrayLike, Tensor
+from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.layers.base import Compressed, fixed_vocabulary
 from keras_embcomp.layers.execution import current_execution
 from keras_embcomp.layers.factors import in_numpy
@@ -83,7 +83,7 @@ class GroupReduceTable(Compressed):
             )
         ]
 
-    def rows(self, ids: Tensor) -> Tensor:
+    def _rows(self, ids):
         execution = current_execution()
         vocabulary, width = self.dense_shape
         places, outside = inside_and_outside(execution, ids, vocabulary)

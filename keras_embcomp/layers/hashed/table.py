@@ -5,7 +5,7 @@ from typing import Any, Self
 import numpy as np
 from keras import ops
 
-from keras_embcomp._types import Array, ArrayLike, Tensor
+from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import at_most, frequency_weights, positive_int
 from keras_embcomp.layers.base import Compressed, fixed_vocabulary
 from keras_embcomp.layers.execution import current_execution
@@ -55,7 +55,7 @@ class HashedTable(Compressed):
             "subvectors", (self.num_subvectors, width // self.num_parts)
         )
 
-    def rows(self, ids: Tensor) -> Tensor:
+    def _rows(self, ids):
         execution = current_execution()
         ids, outside = inside_and_outside(execution, ids, self._vocabulary)
         rows = hashed_rows(

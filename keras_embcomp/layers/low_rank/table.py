@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from keras import ops
 
-from keras_embcomp._types import Array, ArrayLike, Tensor
+from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import at_most, positive_int
 from keras_embcomp.layers.base import Compressed, Resizing
 from keras_embcomp.layers.execution import current_execution
@@ -32,7 +32,7 @@ class LowRankTable(Compressed):
             "projection", (self.rank, width), shared=True
         )
 
-    def rows(self, ids: Tensor) -> Tensor:
+    def _rows(self, ids):
         execution = current_execution()
         ids = from_the_end_once(execution, ids, self._vocabulary)
         narrow = execution.take(self.embeddings, ids)

@@ -5,7 +5,7 @@ from typing import Any, Self
 import numpy as np
 from keras import ops
 
-from keras_embcomp._types import Array, ArrayLike, Tensor
+from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import (
     at_most,
     frequency_weights,
@@ -175,7 +175,7 @@ class ProductQuantizedTable(Compressed):
             kept,
         )
 
-    def rows(self, ids: Tensor) -> Tensor:
+    def _rows(self, ids):
         execution = current_execution()
         tensors = self._tensors(execution, self.compute_dtype, ids, packed=True)
         return coded_rows(execution, ids, *tensors)

@@ -7,7 +7,7 @@ from typing import Any, Self
 import keras
 from keras import initializers, ops
 
-from keras_embcomp._types import Array, ArrayLike, Tensor
+from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import (
     at_most,
     finite_table,
@@ -156,7 +156,7 @@ class TensorTrainTable(Compressed):
         shapes = [tuple(core.shape) for core in self.cores]
         self._set_cores(with_ranks_of(cores_of(tensor_train), shapes))
 
-    def rows(self, ids: Tensor) -> Tensor:
+    def _rows(self, ids):
         return tt_rows(
             current_execution(),
             ids,
