@@ -10,8 +10,7 @@ from keras_embcomp.checks import (
     frequency_weights,
     positive_int,
 )
-
-_BLOCK_ROWS = 16_384
+from keras_embcomp.numerics.blocks import row_blocks
 
 
 def truncated_svd(
@@ -53,9 +52,8 @@ def truncated_svd(
     _, directions = np.linalg.eigh(weighted_gram(table, weights))
     directions = directions[:, ::-1][:, :rank]
     left = np.empty((vocabulary, rank), "float32")
-    for start in range(0, vocabulary, _BLOCK_ROWS):
-        rows = table[start : start + _BLOCK_ROWS]
-        left[start : start + _BLOCK_ROWS] = rows @ directions
+    for part in row_blocks(vocabulary):
+        left[part] = table[part] @ directions
     return left, directions.T.astype("float32")
 
 
@@ -69,10 +67,9 @@ def weighted_gram(table: np.ndarray, weights: np.ndarray) -> np.ndarray:
         weights: The diagonal of `Q^2`, of shape `(vocabulary,)`.
     """
     gram = np.zeros((table.shape[1],) * 2)
-    for start in range(0, len(table), _BLOCK_ROWS):
-        rows = table[start : start + _BLOCK_ROWS].astype("float64")
-        scales = weights[start : start + _BLOCK_ROWS, None]
-        gram += rows.T @ (rows * scales)
+    for part in row_blocks(len(table)):
+        rows = table[part].astype("float64")
+        gram += rows.T @ (rows * weights[part, None])
     return gram
 
 

@@ -12,12 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
+from keras_embcomp.numerics.blocks import row_blocks
+
 _LEAST_BYTES = 8  # of a row that has scales of its own beside its columns'
 _COLUMN_SHARE = 16  # the least bytes of integers for one of column scales
 _STEPS = 8  # of a row scale in an octave
 _SEARCHED = 12  # steps below the scale that clips nothing
 _SMALLEST = 127
-_CHUNK_ROWS = 16_384
 
 
 class Format(NamedTuple):
@@ -84,8 +85,7 @@ def fitted_scales(table, form):
     base = most / form.largest * 2 ** (1 / _STEPS)
     scales = (scales * base).astype("float32")
     steps = [
-        _steps_of_rows(table[start : start + _CHUNK_ROWS], scales, form)
-        for start in range(0, rows, _CHUNK_ROWS)
+        _steps_of_rows(table[part], scales, form) for part in row_blocks(rows)
     ]
     return scales, np.concatenate(steps)
 

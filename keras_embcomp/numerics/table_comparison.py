@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_embcomp.numerics.blocks import row_blocks
+
 _BLOCK = 8_192
 _DECILES = 10
 
@@ -49,9 +51,9 @@ def compare_rows(table, baseline) -> Rows:
         baseline: Array of the same shape.
     """
     parts = []
-    for start in range(0, len(table), _BLOCK):
-        block = np.asarray(table[start : start + _BLOCK], "float64")
-        base = np.asarray(baseline[start : start + _BLOCK], "float64")
+    for part in row_blocks(len(table), _BLOCK):
+        block = np.asarray(table[part], "float64")
+        base = np.asarray(baseline[part], "float64")
         errors = np.square(block - base).sum(axis=1)
         norms = np.square(base).sum(axis=1)
         scale = np.sqrt(np.square(block).sum(axis=1) * norms)
@@ -99,14 +101,14 @@ def nearest_rows(table, queries, count):
     directions = _normalised(table[queries])
     scores = np.empty((len(queries), 0), "float32")
     ids = np.empty((len(queries), 0), "int64")
-    for start in range(0, len(table), _BLOCK):
-        block = directions @ _normalised(table[start : start + _BLOCK]).T
-        inside = (queries >= start) & (queries < start + _BLOCK)
-        block[inside, queries[inside] - start] = -np.inf
+    for part in row_blocks(len(table), _BLOCK):
+        block = directions @ _normalised(table[part]).T
+        inside = (queries >= part.start) & (queries < part.stop)
+        block[inside, queries[inside] - part.start] = -np.inf
         kept = min(count, block.shape[1])
         best = np.argpartition(-block, kept - 1, axis=1)[:, :kept]
         scores = np.hstack([scores, np.take_along_axis(block, best, axis=1)])
-        ids = np.hstack([ids, best + start])
+        ids = np.hstack([ids, best + part.start])
         best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
         scores = np.take_along_axis(scores, best, axis=1)
         ids = np.take_along_axis(ids, best, axis=1)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_embcomp.checks import finite_table, frequency_weights
+from keras_embcomp.numerics.blocks import row_blocks
 from keras_embcomp.numerics.group_reduce.groups import (
     check_width,
     checked_ranks,
@@ -16,7 +17,6 @@ from keras_embcomp.numerics.group_reduce.groups import (
 )
 from keras_embcomp.numerics.low_rank import truncated_svd
 
-_BLOCK_ROWS = 16_384
 _LARGE = 2**24  # entries of a table that takes seconds
 _LEAST_GAIN = 1e-4  # of the weighted error, for another sweep
 _PRICE_STEPS = 40
@@ -241,11 +241,9 @@ def _errors(table, fits):
         return errors
     stacked = np.concatenate([fits[p].projection for p in low_rank]).T
     starts = starts_of(len(fits[p].projection) for p in low_rank)
-    for start in range(0, len(table), _BLOCK_ROWS):
-        block = table[start : start + _BLOCK_ROWS]
+    for part in row_blocks(len(table)):
+        block = table[part]
         kept = np.add.reduceat((block @ stacked) ** 2, starts, axis=1)
         norms = _squared_norms(block)[:, None]
-        errors[start : start + _BLOCK_ROWS, low_rank] = np.maximum(
-            norms - kept, 0
-        )
+        errors[part, low_rank] = np.maximum(norms - kept, 0)
     return errors

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_embcomp._types import Factor, Tensor
+from keras_embcomp.numerics.blocks import row_blocks
 from keras_embcomp.numerics.execution import Execution
 from keras_embcomp.numerics.hashed.subvectors import sums_of_rows
 from keras_embcomp.numerics.lookup import (
@@ -16,7 +17,6 @@ from keras_embcomp.numerics.lookup import (
 )
 from keras_embcomp.numerics.streaming import RowScores, products
 
-_BLOCK_ROWS = 16_384
 _FEW_TOKENS, _LOGIT_BLOCKS = 8, 16
 
 
@@ -110,15 +110,15 @@ def decoded_rows(found):
     vocabulary, num_parts = found.codes.shape
     rows = np.empty((vocabulary, found.projection.shape[1]), "float32")
     parts = np.arange(num_parts)
-    for start in range(0, vocabulary, _BLOCK_ROWS):
-        block = found.codes[start : start + _BLOCK_ROWS].astype("int64")
+    for part in row_blocks(vocabulary):
+        block = found.codes[part].astype("int64")
         pieces = found.codebooks[parts, block].reshape(len(block), -1)
         decoded = pieces @ found.projection + found.mean
         if found.kept is not None:
             size = found.codebooks.shape[1]
             kept, numbers = kept_numbers(block, len(found.kept), size)
             decoded[kept] = found.kept[numbers[kept]]
-        rows[start : start + len(block)] = decoded
+        rows[part] = decoded
     return rows
 
 

@@ -9,6 +9,12 @@ first two of three cores. Sizes are those of cores `(I, R, J, R')`.
 import functools
 import itertools
 import math
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+from keras_embcomp._types import Tensor
 
 # What a core of a CPU does in a nanosecond, to weigh one way against another.
 GEMM_FLOPS, SMALL_PRODUCT_FLOPS, BYTES = 30.0, 10.0, 6.0
@@ -32,6 +38,39 @@ def grouped(items, plan):
     return [
         items[end - size : end] for end, size in zip(ends, plan, strict=True)
     ]
+
+
+def merged_cores(
+    cores: Sequence[Tensor], plan: tuple[int, ...], xp: Any = ops
+) -> list[Any]:
+    """Returns one core `(I, R, J, R')` for each group of a plan.
+
+    Args:
+        cores: Tensors, or arrays if `xp` is `numpy`.
+        plan: How many neighbours each merged core takes in.
+        xp: `keras.ops` or `numpy`.
+    """
+    merged = []
+    for first, *rest in grouped(list(cores), plan):
+        for core in rest:
+            first = _merged_pair(first, core, xp)
+        merged.append(first)
+    return merged
+
+
+def _merged_pair(left: Tensor, right: Tensor, xp: Any) -> Tensor:
+    modes = zip(left.shape, right.shape, strict=True)
+    (rows, more_rows), (rank, middle), (columns, more_columns), ranks = modes
+    right = xp.reshape(xp.transpose(right, (1, 0, 2, 3)), (middle, -1))
+    product = xp.matmul(xp.reshape(left, (-1, middle)), right)
+    product = xp.reshape(
+        product,
+        (rows, rank, columns, more_rows, more_columns * ranks[1]),
+    )
+    return xp.reshape(
+        xp.transpose(product, (0, 3, 1, 2, 4)),
+        (rows * more_rows, rank, columns * more_columns, ranks[1]),
+    )
 
 
 def merged_shape(shapes):

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from keras_embcomp.checks import frequency_weights
+from keras_embcomp.numerics.blocks import row_blocks
 from keras_embcomp.numerics.tensor_train.contraction import (
-    grouped,
     merge_cost,
+    merged_cores,
     merged_shapes,
     partitions,
     row_cost,
@@ -22,6 +23,7 @@ from keras_embcomp.numerics.tensor_train.shapes import attainable_ranks
 # What the decomposition holds at its peak, in tables of float32: the padded
 # table, its transposed copy, an unfolding and its singular vectors.
 _COPIES = 5
+_BLOCK_COLUMNS = 65_536
 
 
 def to_t3f(cores):
@@ -103,7 +105,8 @@ def rounded_cores(cores, max_tt_rank):
 def full_table(cores, vocabulary):
     """Returns the float32 table, its padded rows cut off."""
     cores = [np.asarray(core).astype("float32") for core in cores]
-    return _merge(cores).reshape(-1, width_of(cores))[:vocabulary]
+    (core,) = merged_cores(cores, (len(cores),), np)
+    return core.reshape(-1, width_of(cores))[:vocabulary]
 
 
 def decompose(table, tt_shape, tt_ranks, max_error, frequencies):
@@ -169,10 +172,10 @@ def ranks_for_error(table, tt_shape, max_error) -> tuple[int, ...]:
     return tuple(ranks)
 
 
-def _gram(matrix, block=65_536):
+def _gram(matrix):
     gram = np.zeros((len(matrix), len(matrix)))
-    for start in range(0, matrix.shape[1], block):
-        part = matrix[:, start : start + block].astype("float64")
+    for columns in row_blocks(matrix.shape[1], _BLOCK_COLUMNS):
+        part = matrix[:, columns].astype("float64")
         gram += part @ part.T
     return gram
 
@@ -206,20 +209,7 @@ def merged(cores, max_bytes):
             merge_cost(shapes, plan),
         ),
     )
-    return [_merge(group) for group in grouped(cores, plan)]
-
-
-def _merge(cores):
-    """Returns one core `(I, R, J, R')` for neighbours."""
-    first, *rest = cores
-    for core in rest:
-        product = np.tensordot(first, core, axes=(3, 1))
-        product = product.transpose(0, 3, 1, 2, 4, 5)
-        rows, more_rows, rank, columns, more_columns, last = product.shape
-        first = product.reshape(
-            rows * more_rows, rank, columns * more_columns, last
-        )
-    return first
+    return merged_cores(cores, plan, np)
 
 
 def width_of(cores):

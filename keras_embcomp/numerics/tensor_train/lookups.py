@@ -18,7 +18,7 @@ from keras_embcomp.numerics.lookup import inside_and_outside, likely_count
 from keras_embcomp.numerics.small_products import batched_product
 from keras_embcomp.numerics.streaming import RowScores, products
 from keras_embcomp.numerics.tensor_train.contraction import (
-    grouped,
+    merged_cores,
     plan_logits,
     plan_rows,
 )
@@ -135,33 +135,6 @@ def tt_scores(
     used = -(-vocabulary // units)
     return RowScores(
         scores, (tokens, last), (first[:used],), (), vocabulary, units
-    )
-
-
-def merged_cores(
-    cores: Sequence[Factor], plan: tuple[int, ...]
-) -> list[Factor]:
-    """Returns one core for each group of a plan."""
-    merged = []
-    for first, *rest in grouped(list(cores), plan):
-        for core in rest:
-            first = _merged(first, core)
-        merged.append(first)
-    return merged
-
-
-def _merged(left, right):
-    modes = zip(left.shape, right.shape, strict=True)
-    (rows, more_rows), (rank, middle), (columns, more_columns), ranks = modes
-    right = ops.reshape(ops.transpose(right, (1, 0, 2, 3)), (middle, -1))
-    product = ops.matmul(ops.reshape(left, (-1, middle)), right)
-    product = ops.reshape(
-        product,
-        (rows, rank, columns, more_rows, more_columns * ranks[1]),
-    )
-    return ops.reshape(
-        ops.transpose(product, (0, 3, 1, 2, 4)),
-        (rows * more_rows, rank, columns * more_columns, ranks[1]),
     )
 
 
