@@ -245,9 +245,7 @@ def main():
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
     parser.add_argument("--vocabulary", type=int, default=5_003)
     parser.add_argument("--width", type=int, default=128)
-    parser.add_argument(
-        "--json", action="store_true", help="JSON lines"
-    )
+    parser.add_argument("--json", action="store_true", help="JSON lines")
     options = parser.parse_args()
     if TENSORFLOW and (
         "h100" in options.targets or set(options.chips) != {"one"}

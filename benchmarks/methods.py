@@ -225,11 +225,14 @@ def variants(benchmark, rows, width, ratio=8, methods=METHODS):
 
 
 def chosen(found, names):
-    """Returns the entries with these names, or all if no name is given."""
+    """Returns the entries with these names, or all if no name is given.
+
+    Raises:
+        SystemExit: if a name is unknown.
+    """
     unknown = set(names or ()) - set(found)
     if unknown:
         raise SystemExit(
-            f"There is no {', '.join(sorted(unknown))}. There are: "
-            f"{', '.join(found)}"
+            f"Names must be among {list(found)}. Received: {sorted(unknown)}"
         )
     return {name: found[name] for name in names or found}
