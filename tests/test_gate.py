@@ -68,7 +68,10 @@ GCC = """#!/usr/bin/env bash
 EVERYTHING = {
     **dict.fromkeys(("chromium", "node", "npm"), "#!/usr/bin/env bash\n"),
     **dict.fromkeys(("python3.11-venv", "libc6-dev", "true"), "#!/bin/sh\n"),
-    **{"python3": PYTHON3, "gcc": GCC, "apt-get": APT_GET, "id": ID},
+    "python3": PYTHON3,
+    "gcc": GCC,
+    "apt-get": APT_GET,
+    "id": ID,
 }
 
 
@@ -94,15 +97,16 @@ class Machine:
         return subprocess.Popen(
             [self.bin / "bash", self.project / ".ci/run", *arguments],
             env={
-                **{"PATH": str(self.bin), "TMPDIR": str(self.folder)},
-                **{"MACHINE": str(self.folder), "PYTHON_VERSION": "3.11"},
-                **{"BROKEN": "nothing at all", "SLOW": "nothing at all"},
-                **{
-                    "UNKNOWN": "",
-                    "NODESOURCE": "",
-                    "USER_ID": "0",
-                    "SUDO_ASKS": "no",
-                },
+                "PATH": str(self.bin),
+                "TMPDIR": str(self.folder),
+                "MACHINE": str(self.folder),
+                "PYTHON_VERSION": "3.11",
+                "BROKEN": "nothing at all",
+                "SLOW": "nothing at all",
+                "UNKNOWN": "",
+                "NODESOURCE": "",
+                "USER_ID": "0",
+                "SUDO_ASKS": "no",
                 **variables,
             },
             stdout=subprocess.PIPE,
@@ -140,12 +144,11 @@ def installed(machine):
 
 def named(lines, beginning):
     """Returns the names of the steps whose lines begin so."""
-    rest = [
+    return [
         line.removeprefix(beginning).split()[0].rstrip(":")
         for line in lines
         if line.startswith(f"{beginning} ")
     ]
-    return rest
 
 
 def test_where_all_is_there_nothing_is_installed(machine):

@@ -221,7 +221,8 @@ def _sums(head, tokens, block_size, with_totals):
     bias = head.bias
     if bias is not None and places is not None:
         bias = take_rows(bias, inverse(places))
-    logsumexps, totals, start = [], 0, 0
+    logsumexps, start = [], 0
+    totals: Any = 0
     for part in scores:
         end = start + part.units
         logsumexp, total = sums_of_scores(
