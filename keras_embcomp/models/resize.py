@@ -16,10 +16,12 @@ def resize_vocabulary(
 
     Words that stay keep their ids and their rows, to the bit; the last ids are
     dropped. In a quantized layer a factor that becomes tall or short may change
-    its layout of scales; its rows are then rounded again. A new word starts with the row of a known one, and is trained from
-    there, if the layer's rows train. A tensor train is different: new words
-    take the places that its shape has left, and beyond these whole slices of
-    its first core, copies of the slice of a known word.
+    its layout of scales: its rows are then rounded again.
+
+    A new word starts with the row of a known one, and is trained from there, if
+    the layer's rows train. A tensor train is different: new words take the
+    places that its shape has left, and beyond these whole slices of its first
+    core, copies of the slice of a known word.
 
     Args:
         layer: A built compressed layer, quantized or not.
