@@ -102,7 +102,8 @@ class _Blocks(NamedTuple):
             rows: A slice of each of the rows, then of the bias if there is one.
             codes: A slice of each of the codes.
         """
-        factors, biases = self._without_bias(rows)
+        count = len(self.scores.rows)
+        factors, biases = rows[:count], rows[count:]
         tensors = [
             ops.cast(tensor, self.dtype) for tensor in (*shared, *factors)
         ]
@@ -111,12 +112,6 @@ class _Blocks(NamedTuple):
             bias = ops.cast(ops.reshape(biases[0], (-1,)), self.summed)
             logits = logits + bias
         return logits
-
-    def _without_bias(
-        self, rows: Sequence[Tensor]
-    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        count = len(self.scores.rows)
-        return rows[:count], rows[count:]
 
     def masked(self, number: Tensor, logits: Tensor, value: float) -> Tensor:
         """Returns logits of block `number` with a value in place of padding."""
@@ -154,7 +149,7 @@ def sums_of_scores(
     dtype: str,
     block_size: int,
     with_totals: bool = False,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Any]:
     """Returns the logsumexp of each token's logits, and their sum.
 
     Args:
