@@ -143,7 +143,7 @@ def callbacks_beside() -> list[Any]:
     it. The list that calls is found on the stack; in a loop without one there
     are none.
     """
-    frame = sys._getframe(1)
+    frame: Any = sys._getframe(1)
     while frame is not None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, keras.callbacks.CallbackList):

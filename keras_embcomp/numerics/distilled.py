@@ -316,27 +316,32 @@ def with_hidden_layer(
     return rows, np.zeros(hidden), nothing, mean, kernel, directions
 
 
-def rescaled(
-    arrays: Sequence[Array], factor: float, scale: float
-) -> tuple[Array, ...]:
-    """Returns weights for narrow rows times `factor`, the table times `scale`.
+def rescaled(arrays: Sequence[Array], scale: float) -> tuple[Array, ...]:
+    """Returns weights of the table times `scale`, all scale on the left.
+
+    Each row of `P`, or of `S` with a hidden layer, gets the norm 1, and the
+    column of `U` that it is multiplied with gets its norm in exchange. An
+    optimizer with steps of one size, as Adam, then moves a row of the table as
+    it would move a row of a dense one.
 
     Args:
         arrays: `U`, `b1`, `P`, `b2` and, with a hidden layer, `K` and `S`.
-            Without a hidden layer, the activation must commute with the
-            factor, as ReLU does.
-        factor: Number above 0.
+            Without a hidden layer, the activation must commute with numbers
+            above 0, as ReLU does.
         scale: Number above 0.
     """
     rows, bias, projection, projection_bias, *hidden = arrays
+    norms = np.linalg.norm(hidden[1] if hidden else projection, axis=1)
+    norms = np.where(norms > 0, norms, 1.0)
+    factors = norms * scale  # of the columns of `U`
     if hidden:
         kernel, shortcut = hidden
-        hidden = [kernel / factor, shortcut * (scale / factor)]
+        hidden = [kernel / factors[:, None], shortcut / norms[:, None]]
         projection = projection * scale
     else:
-        bias = bias * factor
-        projection = projection * (scale / factor)
-    return rows * factor, bias, projection, projection_bias * scale, *hidden
+        bias = bias * factors
+        projection = projection / norms[:, None]
+    return rows * factors, bias, projection, projection_bias * scale, *hidden
 
 
 def distilled_rank(

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_embcomp._types import Array, Tensor
-from keras_embcomp.numerics.blocks import row_blocks
+from keras_embcomp.numerics.blocks import row_blocks, unit_of
 
 _LEAST_BYTES = 8  # of a row that has scales besides the columns' scales
 _COLUMN_SHARE = 16  # least bytes of integers per byte of column scales
@@ -78,20 +78,29 @@ def fitted_scales(table: Array, form: Format) -> tuple[Array, Array | None]:
     """
     rows, columns = table.shape
     table = np.asarray(table, "float32")
+    unit = unit_of(table)
+    if unit != 1:
+        column_scales, steps = fitted_scales(table / np.float32(unit), form)
+        return column_scales * np.float32(unit), steps
     if not form.row_scales(rows, columns):
         return _scales_of_columns(table, form), None
     scales = np.ones(form.column_scales(rows, columns), "float32")
     if len(scales) > 1:
-        scales = np.sqrt(np.square(table).mean(axis=0, dtype="float64"))
+        squares = np.zeros(columns)
+        for part in row_blocks(rows):
+            squares += np.square(table[part]).sum(axis=0, dtype="float64")
+        scales = np.sqrt(squares / rows)
         scales = np.where(scales > 0, scales, 1).astype("float32")
-    most = max(float(np.abs(table / scales).max(initial=0)), 1e-30)
+    most = max(
+        float(np.abs(table[part] / scales).max()) for part in row_blocks(rows)
+    )
     # One step more than needed, because a step of 0 has no sign.
-    base = most / form.largest * 2 ** (1 / _STEPS)
+    base = (most or 1.0) / form.largest * 2 ** (1 / _STEPS)
     scales = (scales * base).astype("float32")
-    steps = [
+    blocks = [
         _steps_of_rows(table[part], scales, form) for part in row_blocks(rows)
     ]
-    return scales, np.concatenate(steps)
+    return scales, np.concatenate(blocks)
 
 
 def _scales_of_columns(table: Array, form: Format) -> Array:
@@ -100,7 +109,10 @@ def _scales_of_columns(table: Array, form: Format) -> Array:
     best, least = widest, np.full(table.shape[1], np.inf)
     for step in range(_SEARCHED):
         scales = (widest * 2 ** (-step / _STEPS)).astype("float32")
-        errors = _squared_errors(table, scales, form).sum(axis=0)
+        errors = np.zeros(table.shape[1])
+        for part in row_blocks(len(table)):
+            squares = _squared_errors(table[part], scales, form)
+            errors += squares.sum(axis=0, dtype="float64")
         best = np.where(errors < least, scales, best)
         least = np.minimum(errors, least)
     return best.astype("float32")

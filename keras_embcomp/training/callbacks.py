@@ -13,7 +13,7 @@ from keras_embcomp._compat import (
     cycled_rate,
     set_cycled_rate,
 )
-from keras_embcomp.checks import at_most, positive_int, positive_number
+from keras_embcomp.checks import positive_int, positive_number
 from keras_embcomp.training.schedules import (
     annealed_upper_bound,
     triangular_rate,
@@ -93,7 +93,11 @@ class CyclicallyAnnealedLearningRate(keras.callbacks.Callback):
             )
         self.step_size = positive_int("step_size", step_size)
         self.decay_rate = positive_number("decay_rate", decay_rate)
-        at_most("decay_rate", self.decay_rate, "1", 1)
+        if self.decay_rate > 1:
+            raise ValueError(
+                "`decay_rate` must not exceed 1. "
+                f"Received: decay_rate={decay_rate}"
+            )
         self.decay_epochs = positive_int("decay_epochs", decay_epochs)
         self._optimizer = optimizer
 

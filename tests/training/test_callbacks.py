@@ -281,10 +281,13 @@ def test_a_schedule_in_the_optimizer_is_refused():
             "`max_learning_rate`. Received: min_learning_rate=0.1, "
             "max_learning_rate=0.1",
         ),
-        ({"min_learning_rate": 0}, "`min_learning_rate` must be a finite number ab"),
+        (
+            {"min_learning_rate": 0},
+            "`min_learning_rate` must be a finite number ab",
+        ),
         ({"step_size": 0}, "`step_size` must be a positive integer"),
         ({"decay_epochs": -1}, "`decay_epochs` must be a positive integer"),
-        ({"decay_rate": 1.1}, "`decay_rate` must not exceed `1`"),
+        ({"decay_rate": 1.1}, "`decay_rate` must not exceed 1"),
         ({"decay_rate": "x"}, "Received: decay_rate=x"),
         ({"decay_rate": None}, "Received: decay_rate=None"),
         ({"max_learning_rate": "1"}, "Received: max_learning_rate=1"),

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import finite_table, frequency_weights
-from keras_embcomp.numerics.blocks import row_blocks
+from keras_embcomp.numerics.blocks import row_blocks, squared_norms
 from keras_embcomp.numerics.group_reduce.groups import (
     check_width,
     checked_ranks,
@@ -186,12 +186,8 @@ def _fitted(table: Array, rows: Array, rank: int, weights: Array) -> _Fit:
         return _Fit(block.astype("float32"), None, 0.0)
     embeddings, projection = truncated_svd(block, rank, weights[rows])
     # The projection is orthonormal.
-    lost = _squared_norms(block) - _squared_norms(embeddings)
+    lost = squared_norms(block) - squared_norms(embeddings)
     return _Fit(embeddings, projection, float(weights[rows] @ lost))
-
-
-def _squared_norms(rows: Array) -> Array:
-    return np.einsum("ij,ij->i", rows, rows, dtype="float64")
 
 
 def _moved(
@@ -269,6 +265,6 @@ def _errors(table: Array, fits: Sequence[_Fit]) -> Array:
     for part in row_blocks(len(table)):
         block = table[part]
         kept = np.add.reduceat((block @ stacked) ** 2, starts, axis=1)
-        norms = _squared_norms(block)[:, None]
+        norms = squared_norms(block)[:, None]
         errors[part, low_rank] = np.maximum(norms - kept, 0)
     return errors

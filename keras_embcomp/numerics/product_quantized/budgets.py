@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_embcomp._types import Array
+from keras_embcomp.numerics.blocks import squared_norms
 from keras_embcomp.numerics.low_rank import weighted_gram
 from keras_embcomp.numerics.product_quantized.codes import (
     decoded_rows,
@@ -167,7 +168,7 @@ def sampled_loss(
     lost = 0.0
     if factors_dtype == "int8":
         codes, scales = rows_in_bytes(table[kept])
-        squares = np.square(codes * scales[:, None] - table[kept]).sum(axis=1)
+        squares = squared_norms(codes * scales[:, None] - table[kept])
         lost = weights[kept] @ squares
     own = weights[rest]
     total = own.sum()
@@ -194,5 +195,5 @@ def sampled_loss(
             codebooks=codebooks / 127,
             projection=projection * scales[:, None] / 127,
         )
-    squares = np.square(decoded_rows(found) - rows).sum(axis=1)
+    squares = squared_norms(decoded_rows(found) - rows)
     return lost + own @ squares * total / own.sum()

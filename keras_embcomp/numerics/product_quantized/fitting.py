@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import finite_table
+from keras_embcomp.numerics.blocks import row_blocks, squared_norms, unit_of
 from keras_embcomp.numerics.low_rank import weighted_gram
 from keras_embcomp.numerics.product_quantized.codes import (
     ProductCodes,
@@ -24,6 +25,7 @@ from keras_embcomp.numerics.product_quantized.codes import (
 Progress: TypeAlias = Callable[[Iterable[int]], Iterable[int]]
 
 _NARROW = 8
+_NOISE = 1e-12  # of the largest variance
 _LEAST_WEIGHT = 1e-6  # relative to the mean; k-means needs weights above 0
 
 
@@ -101,7 +103,11 @@ def product_codes(
     Raises:
         ImportError: if faiss is not installed.
     """
-    rows, weights, which = _distinct(table, np.maximum(weights, _LEAST_WEIGHT))
+    unit = unit_of(table)
+    rows, weights, which = _distinct(
+        table / unit if unit != 1 else table,
+        np.maximum(weights, _LEAST_WEIGHT),
+    )
     order = kept_first(rows, weights)
     whole, rest = order[:num_kept], order[num_kept:]
     if not len(rest):  # k-means needs one
@@ -123,7 +129,14 @@ def product_codes(
     if num_kept:
         kept = np.zeros((num_kept, table.shape[1]), "float32")
         kept[: len(whole)] = rows[whole]
-    return ProductCodes(codes[which], codebooks, projection, mean, kept)
+    found = ProductCodes(codes[which], codebooks, projection, mean, kept)
+    if unit == 1:
+        return found
+    return found._replace(
+        projection=projection * np.float32(unit),
+        mean=mean * np.float32(unit),
+        kept=None if kept is None else kept * np.float32(unit),
+    )
 
 
 def kept_first(table: Array, weights: Array) -> Array:
@@ -132,7 +145,7 @@ def kept_first(table: Array, weights: Array) -> Array:
     Rows with the largest weighted squared distance from the mean come first.
     """
     mean = weights @ table / weights.sum()
-    losses = weights * np.square(table - mean.astype(table.dtype)).sum(axis=1)
+    losses = weights * squared_norms(table - mean.astype(table.dtype))
     return np.argsort(-losses, kind="stable")
 
 
@@ -155,6 +168,8 @@ def _coded(
     mean = (weights @ rows / weights.sum()).astype("float32")
     centred = rows - mean
     variances, directions = np.linalg.eigh(weighted_gram(centred, weights))
+    # Their numbers are rounding errors: nothing may be divided by them.
+    directions[:, variances < _NOISE * variances[-1]] = 0
     order = deal_directions(variances[::-1], num_parts, part_width)
     directions = np.pad(directions[:, ::-1], ((0, 0), (0, 1)))
     turned = centred @ directions[:, order].astype("float32")
@@ -230,12 +245,17 @@ def _regression(
     features = np.pad(features, ((0, 0), (0, 1)), constant_values=1)
     norms = np.sqrt(weights @ np.square(features, dtype="float64"))
     norms = np.where(norms > 0, norms, 1.0)
-    features = features / norms.astype("float32")
-    weighted = features * weights[:, None].astype("float32")
-    gram = (weighted.T @ features).astype("float64")
-    product = (weighted.T @ table).astype("float64")
-    solution = np.linalg.lstsq(gram, product, rcond=None)[0] / norms[:, None]
-    solution = solution.astype("float32")
+    gram = np.zeros((len(norms), len(norms)))
+    product = np.zeros((len(norms), table.shape[1]))
+    for part in row_blocks(len(table)):
+        own = features[part] / norms
+        weighted = (own * weights[part, None]).T
+        gram += weighted @ own
+        product += weighted @ table[part]
+    # Of features that depend on others, as those of few distinct rows do, the
+    # smallest solution: one with large numbers would not survive rounding.
+    solution = np.linalg.lstsq(gram, product, rcond=_NOISE)[0]
+    solution = (solution / norms[:, None]).astype("float32")
     return solution[:-1], solution[-1]
 
 
@@ -251,9 +271,11 @@ def factors_in_bytes(
         codebooks: Array of shape `(num_parts, codebook_size, part_width)`.
         projection: Array of shape `(num_parts * part_width, width)`.
     """
-    largest = np.maximum(np.abs(codebooks).max(axis=1), 1e-30)
+    largest = np.abs(codebooks).max(axis=1)
+    largest = np.where(largest > 0, largest, 1)
     projection = projection * largest.reshape(-1, 1)
-    scales = np.maximum(np.abs(projection).max(axis=1), 1e-30)
+    scales = np.abs(projection).max(axis=1)
+    scales = np.where(scales > 0, scales, 1)
     codebooks = np.round(127 * (codebooks / largest[:, None])).astype("int8")
     projection = np.round(127 * (projection / scales[:, None])).astype("int8")
     return codebooks, projection, scales
