@@ -57,7 +57,7 @@ def positive_number(name: str, value: Any) -> float:
     return float(value)
 
 
-def at_most(name: str, value: int, bound_name: str, bound: int) -> None:
+def at_most(name: str, value: float, bound_name: str, bound: float) -> None:
     """Raises a `ValueError` if `value` exceeds `bound`."""
     if value > bound:
         raise ValueError(
