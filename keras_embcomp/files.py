@@ -14,7 +14,10 @@ from pathlib import Path
 
 _PREFIX = ".writing-"
 _DAY = 24 * 60 * 60
-_OWNER = re.compile(_PREFIX.replace(".", r"\.") + r"([0-9a-f]{12})-(\d+)-(\d+)-")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_OWNER = re.compile(
+    _PREFIX.replace(".", r"\.") + r"([0-9a-f]{12})-(\d+)-(\d+)-"
+)
 
 
 @contextlib.contextmanager
@@ -47,6 +50,10 @@ def written_whole(
     try:
         yield folder / path.name
         _move(folder / path.name, path, overwrite)
+    except OSError as error:
+        if error.errno in _FULL:  # says which file, not which temporary one
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -63,8 +70,7 @@ def _move(source, target, overwrite):
         if error.errno not in taken:
             raise
         raise ValueError(
-            "`path` must be free. "
-            f"Received: path={target}, which exists by now"
+            f"`path` must be free. Received: path={target}, which exists by now"
         ) from error
 
 

@@ -148,8 +148,6 @@ def _array(file, size):
     # Python's integers: NumPy's would overflow.
     numbers = int(np.prod(shape, dtype=object))
     if min(shape, default=0) < 0 or numbers * dtype.itemsize > size:
-        raise ValueError(
-            f"a shape of {shape} in a file of {size:,} bytes"
-        )
+        raise ValueError(f"a shape of {shape} in a file of {size:,} bytes")
     file.seek(0)
     return form.read_array(file, allow_pickle=False)

@@ -127,7 +127,7 @@ def _survey(path):
 
 def _looks(line, cells):
     """Returns what tells lines of different forms apart, and costs little."""
-    numbers = tuple(_is_number(cell) for cell in cells[:2])
+    numbers = tuple(_is_number(cell) for cell in (*cells[:2], cells[-1]))
     return len(cells), line[:1].isspace(), numbers
 
 
