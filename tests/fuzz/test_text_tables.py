@@ -91,7 +91,11 @@ def check_reads(words, table, notation, header, tail, mark, zipped, **layout):
 
 @few
 @given(
-    tables(st.one_of(words, numbers)), notations, tails, marks, zips,
+    tables(st.one_of(words, numbers)),
+    notations,
+    tails,
+    marks,
+    zips,
     st.fixed_dictionaries(layouts),
 )
 def test_what_is_written_with_sizes_is_read(
@@ -102,7 +106,12 @@ def test_what_is_written_with_sizes_is_read(
 
 @few
 @given(
-    tables(st.one_of(words, numbers)), words, notations, tails, marks, zips,
+    tables(st.one_of(words, numbers)),
+    words,
+    notations,
+    tails,
+    marks,
+    zips,
     st.fixed_dictionaries(layouts),
 )
 def test_what_is_written_without_sizes_is_read(
@@ -115,12 +124,14 @@ def test_what_is_written_without_sizes_is_read(
 
 @few
 @given(
-    tables(st.just(None)), marks, tails, zips, st.booleans(),
+    tables(st.just(None)),
+    marks,
+    tails,
+    zips,
+    st.booleans(),
     st.fixed_dictionaries(layouts),
 )
-def test_rows_without_words_are_read(
-    drawn, mark, tail, zipped, header, layout
-):
+def test_rows_without_words_are_read(drawn, mark, tail, zipped, header, layout):
     def notation(x):
         return f"{x:.9e}"
 
