@@ -1,7 +1,6 @@
 """What is written is there as a whole, or not at all."""
 
 import errno
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -98,21 +97,19 @@ def test_a_live_process_of_somebody_else_is_left_alone(tmp_path, monkeypatch):
     assert len(names_in(tmp_path)) == 2
 
 
-def kill_while_writing(path):
-    with written_whole(path) as temporary:
-        temporary.write_text("half")
-        os.kill(os.getpid(), 9)
+KILLED = """
+import os, runpy, sys
+with runpy.run_path(sys.argv[1])["written_whole"](sys.argv[2]) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), 9)
+"""
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs fork and signals")
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_the_next_write_removes_what_a_kill_left(tmp_path):
     write(tmp_path / "a", "old")
-    child = multiprocessing.get_context("spawn").Process(
-        target=kill_while_writing, args=(tmp_path / "a",)
-    )
-    child.start()
-    child.join()
-    assert child.exitcode == -9
+    command = [sys.executable, "-c", KILLED, files.__file__, tmp_path / "a"]
+    assert subprocess.run(command).returncode == -9
     assert len(names_in(tmp_path)) == 2  # the file and the leftover
     assert (tmp_path / "a").read_text() == "old"
     write(tmp_path / "b")

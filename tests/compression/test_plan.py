@@ -4,15 +4,15 @@ import json
 import math
 
 import keras
-import numpy as np
 import pytest
 
-from keras_embcomp import CompressionPlan, compress, plan_compression
+from keras_embcomp import CompressionPlan, compress
 from keras_embcomp.compression.candidates import structure_bytes
 from keras_embcomp.compression.entries import (
     check_structure,
     structural_arguments,
 )
+from keras_embcomp.compression.plan import TablePlan
 from keras_embcomp.layers.methods import METHODS
 
 GOOD = {
@@ -273,12 +273,6 @@ def test_what_would_take_all_memory_is_refused():
     huge = {"rank": 4, "hidden_dim": 10**12}
     text = refusal_of({**GOOD, "method": "distilled", "arguments": huge})
     assert "must make the table smaller. Received: arguments={'rank'" in text
-    codes = {**CODES, "codebook_size": 10**9}
-    shape = [2 * 10**9, 16]
-    text = refusal_of(
-        {**GOOD, "method": "product_codes", "arguments": codes, "shape": shape}
-    )
-    assert "bytes" in text
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
@@ -292,8 +286,22 @@ def test_bytes_are_counted_without_a_layer(method):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-def test_plans_of_every_method_are_read_back(model, method):
-    plan = plan_compression(model, ratio=3, method=method.name)
-    read = CompressionPlan.from_json(plan.to_json())
-    assert read == plan
-    assert np.isfinite([table.error for table in read.tables]).all()
+def test_plans_of_every_method_are_read_back(method):
+    shape = (1200, 16)
+    plan = CompressionPlan(
+        [
+            TablePlan(
+                f"{method.name}_{number_format}",
+                shape,
+                method.name,
+                number_format,
+                method.smallest(shape),
+                bytes_before=76_800,
+                bytes_after=1_000,
+                error=0.5,
+                operations=0,
+            )
+            for number_format in method.formats
+        ]
+    )
+    assert CompressionPlan.from_json(plan.to_json()) == plan
