@@ -16,7 +16,9 @@ from keras_embcomp.models.read import read_counts, read_model, read_table
 def table_of(folder, content, name="table.txt"):
     path = folder / name
     content = content.encode() if isinstance(content, str) else content
-    path.write_bytes(gzip.compress(content) if ".gz" in name.lower() else content)
+    path.write_bytes(
+        gzip.compress(content) if ".gz" in name.lower() else content
+    )
     return read_table(path).tolist()
 
 

@@ -153,13 +153,13 @@ def run(folder, trials, bare, seed=0):
     for trial in range(trials):
         name = list(jobs)[trial % len(jobs)]
         job, output = jobs[name]
-        before = contents(output)
+        before, litter = contents(output), set(litter_of(folder))
         ended, _ = forked(job, chance.uniform(0.02, 1.0) * seconds[name])
         after = contents(output)
         found[f"{name}: trials"] += 1
         found[f"{name}: ended before the kill"] += ended
-        litter = len(litter_of(folder))
-        found[f"{name}: killed while it wrote"] += bool(litter and not ended)
+        new = set(litter_of(folder)) - litter
+        found[f"{name}: killed while it wrote"] += bool(new and not ended)
         kept = {k: after.get(k) for k in before} == before
         if name == "serving" and not kept:
             found["FAULT serving: an old version changed"] += 1
