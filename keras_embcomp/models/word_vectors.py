@@ -118,7 +118,8 @@ def _survey(path):
             continue
         ids = ids and cells[0].isdigit()
         before, looks = looks, _looks(line, cells)
-        if looks != before:
+        # Like one that is a word and numbers: `_numbers` finds if it is not.
+        if looks != before or form.numbers < form.cells - 1:
             form = _Form(len(cells), _count_numbers(cells), looks[1])
         count, first = forms.get(form, (0, number))
         forms[form] = _Lines(count + 1, first)

@@ -273,6 +273,9 @@ def test_what_would_take_all_memory_is_refused():
     huge = {"rank": 4, "hidden_dim": 10**12}
     text = refusal_of({**GOOD, "method": "distilled", "arguments": huge})
     assert "must make the table smaller. Received: arguments={'rank'" in text
+    codes = {**CODES, "num_parts": 10**12}
+    text = refusal_of({**GOOD, "method": "product_codes", "arguments": codes})
+    assert "num_parts=1000000000000" in text
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)

@@ -85,6 +85,8 @@ def test_all_lines_decide_what_a_text_is(tmp_path, name, content, table):
         ("area 51 1 2\nb 3 4\nc 5 6", "line 1: 'area 51 1 2', which ends in 3"),
         ("1 .5\n2 .25\n", "'2 1' if they are, '2 2' if they are numbers"),
         ("hello world\n", "which ends in no number"),
+        (": 0\n: : 0 1.5\n: : : 0", "line 2: ': : 0 1.5', which ends in 2"),
+        ("a 1 x 2\nb 1 2 3\nc 1 2 3", "line 1: 'a 1 x 2', which ends in 1"),
         ("", "without any"),
         ("\n\n", "without any"),
         (b"\xff\xfea\0 \x001\0", "in UTF-16 instead of UTF-8"),

@@ -58,8 +58,11 @@ def smallest_dtype(codebook_size):
 
 
 def most_kept(num_parts, codebook_size):
-    """Returns how many rows the codes can number."""
-    return 0 if codebook_size == 1 else codebook_size ** (num_parts - 1)
+    """Returns how many rows the codes can number, or more than there are."""
+    if codebook_size == 1:
+        return 0
+    # A large number of parts would take all time and memory.
+    return codebook_size ** min(num_parts - 1, 64)
 
 
 def kept_codes(num_kept, num_parts, codebook_size):
