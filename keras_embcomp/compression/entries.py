@@ -116,6 +116,8 @@ def _check_arguments(side, arguments):
 def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return all(map(_is_plain, value))
+    if isinstance(value, numbers.Integral):
+        return abs(int(value)) < 2**63
     if isinstance(value, numbers.Real):
-        return math.isfinite(value) and abs(value) < 2**63
+        return math.isfinite(float(value))
     return value is None or isinstance(value, str)

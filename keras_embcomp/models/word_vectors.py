@@ -41,7 +41,7 @@ class _Form(NamedTuple):
 class _Lines(NamedTuple):
     """How many lines have a form, and the number of the first."""
 
-    count: int
+    total: int
     first: int
 
 
@@ -134,7 +134,7 @@ def _looks(line, cells):
 
 def _agreed(path, forms, sizes):
     """Returns the layout that all lines have, or raises."""
-    rows = sum(lines.count for lines in forms.values())
+    rows = sum(lines.total for lines in forms.values())
     if sizes is not None:
         return _agreed_with_sizes(path, forms, rows, *sizes)
     if not rows:
@@ -180,7 +180,7 @@ def _most_common(forms):
     for words in (True, False):
         for form, lines in forms.items():
             if (form.numbers < form.cells) == words:
-                widths[form.numbers] += lines.count
+                widths[form.numbers] += lines.total
         if widths:
             break
     return max(widths, key=lambda width: (widths[width], width)), words
