@@ -28,6 +28,7 @@ from keras_embcomp.layers.execution import naming_ids
 from keras_embcomp.layers.from_keras import embedding_parts
 from keras_embcomp.layers.quantization import Quantizable
 from keras_embcomp.numerics.lookup import widened
+from keras_embcomp.numerics.ragged import densified, on_flat_values
 from keras_embcomp.numerics.streaming import RowScores
 
 _GETTERS = {
@@ -198,15 +199,17 @@ class Compressed(Quantizable, metaclass=abc.ABCMeta):
         """Returns the rows `ids` of the table, without building the table.
 
         Args:
-            ids: Integer tensor or array of any shape and integer dtype. One
-                out of range does what it does in `keras.layers.Embedding`.
+            ids: Integer tensor or array of any shape and integer dtype, ragged
+                or sparse too. One out of range does what it does in
+                `keras.layers.Embedding`.
 
         Returns:
-            Tensor of shape `(*ids.shape, width)`, of the compute dtype.
+            Tensor of shape `(*ids.shape, width)`, of the compute dtype: ragged
+            if `ids` are, else dense.
         """
-        ids = widened(ids)
+        ids = densified(ids)
         with naming_ids(self, ids):
-            return self._rows(ids)
+            return on_flat_values(lambda flat: self._rows(widened(flat)), ids)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """Returns `hidden @ table.T`, of shape `(..., vocabulary)`."""
@@ -363,8 +366,13 @@ class CompressedEmbedding(Compressed):
 
     def call(self, inputs, reverse=False):
         if reverse:
-            return self._logits(ops.cast(inputs, self.compute_dtype))
-        ids = inputs
+            return on_flat_values(
+                lambda hidden: self._logits(
+                    ops.cast(hidden, self.compute_dtype)
+                ),
+                densified(inputs),
+            )
+        ids = densified(inputs)
         if not keras.backend.is_int_dtype(ids.dtype):
             ids = ops.cast(ids, "int32")
         rows = self.rows(ids)
@@ -374,7 +382,9 @@ class CompressedEmbedding(Compressed):
 
     def compute_mask(self, inputs, mask=None):
         if keras.backend.is_int_dtype(inputs.dtype):
-            return ops.not_equal(inputs, 0) if self.mask_zero else None
+            if not self.mask_zero:
+                return None
+            return ops.not_equal(densified(inputs), 0)
         # Hidden states on their way back keep their mask. Float ids come here
         # too, but `call` has marked their rows by then.
         return mask
@@ -386,7 +396,11 @@ class CompressedEmbedding(Compressed):
 
     def compute_output_spec(self, inputs, reverse=False):
         shape = self.compute_output_shape(inputs.shape, reverse)
-        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+        return keras.KerasTensor(
+            shape,
+            dtype=self.compute_dtype,
+            ragged=getattr(inputs, "ragged", False),
+        )
 
     def get_config(self):
         return {
