@@ -281,6 +281,31 @@ class Compressed(Quantizable, metaclass=abc.ABCMeta):
         return {**super().get_config(), **parts}
 
 
+class NarrowTable(Compressed):
+    """A table whose rows are narrow rows, projected: linear in them.
+
+    A bag combines narrow rows, and projects once.
+
+    A method's table writes `_narrow_rows` and `_projected` in place of `_rows`.
+    """
+
+    @abc.abstractmethod
+    def _narrow_rows(self, ids: Tensor) -> Tensor:
+        """Returns narrow rows, of the compute dtype, for `_projected`."""
+
+    @abc.abstractmethod
+    def _projected(self, narrow: Tensor, ids: Tensor) -> Tensor:
+        """Returns the rows of narrow rows, or of linear combinations of some.
+
+        Args:
+            narrow: Tensor of shape `(..., rank)`.
+            ids: What was looked up.
+        """
+
+    def _rows(self, ids):
+        return self._projected(self._narrow_rows(ids), ids)
+
+
 def check_final(cls: type) -> None:
     """Raises if a class leaves anything of the protocol open."""
     missing = sorted(
