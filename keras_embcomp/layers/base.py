@@ -13,7 +13,9 @@ which chain to `super()`.
 """
 
 import abc
+import inspect
 import math
+import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Self
 
@@ -36,6 +38,14 @@ _GETTERS = {
     "regularizer": regularizers.get,
     "constraint": constraints.get,
 }
+
+# Arguments of dense embeddings: what asks for nothing, and what to use else.
+_DENSE_ARGUMENTS = (
+    ("quantization_config", None, "give it to `quantize`"),
+    ("tie_weights", True, "use a `Softmax` layer of this package beside it"),
+    ("reverse_dtype", None, "cast the hidden states"),
+    ("logit_soft_cap", None, "cap the logits in a layer after it"),
+)
 
 
 def weight_bytes(weights: Iterable[keras.Variable]) -> int:
@@ -306,6 +316,57 @@ class NarrowTable(Compressed):
         return self._projected(self._narrow_rows(ids), ids)
 
 
+def _without_dense_arguments(cls, arguments):
+    """Returns arguments without the dense table's own, or raises.
+
+    Arguments of `Embedding` and `ReversibleEmbedding` that a compressed layer
+    does not take are refused unless they ask for nothing.
+    """
+    arguments = dict(arguments)
+    if arguments.pop("input_length", None) is not None:
+        warnings.warn(  # as Keras does
+            "Argument `input_length` is deprecated. Just remove it.",
+            stacklevel=4,
+        )
+    weights = arguments.pop("weights", None)
+    if weights is not None:
+        if isinstance(weights, (list, tuple)) and len(weights) == 1:
+            weights = weights[0]
+        raise ValueError(
+            "`weights` must be given to `from_dense`, which finds the factors "
+            f"of a table. Received: weights of shape {np.shape(weights)}"
+        )
+    for kind in _GETTERS:
+        name = f"embeddings_{kind}"
+        value = arguments.pop(name, None)
+        if value is not None:
+            own = " and ".join(f"`{part}`" for part in _parts_of(cls, kind))
+            raise ValueError(
+                f"`{name}` must be given as {own}, for a `{cls.__name__}` has "
+                f"no dense table. Received: {name}={value!r}"
+            )
+    for name, nothing, instead in _DENSE_ARGUMENTS:
+        value = arguments.pop(name, nothing)
+        if value != nothing:
+            raise ValueError(
+                f"`{name}` must be {nothing}: {instead}. "
+                f"Received: {name}={value!r}"
+            )
+    return arguments
+
+
+def _parts_of(cls, kind):
+    """Returns the arguments of a class for parts of its factors."""
+    names = (
+        name
+        for base in cls.__mro__
+        if issubclass(base, Compressed)
+        for name in inspect.signature(base.__init__).parameters
+        if name.endswith(f"_{kind}")
+    )
+    return list(dict.fromkeys(names))
+
+
 def check_final(cls: type) -> None:
     """Raises if a class leaves anything of the protocol open."""
     missing = sorted(
@@ -349,7 +410,7 @@ class CompressedEmbedding(Compressed):
         mask_zero: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**_without_dense_arguments(type(self), kwargs))
         self.input_dim = positive_int("input_dim", input_dim)
         self.output_dim = positive_int("output_dim", output_dim)
         self.mask_zero = mask_zero
