@@ -1,30 +1,29 @@
-"""Lookups, heads and training steps on the device that is there.
+"""Lookups, heads and training steps on the device of this machine.
 
-Needs Keras, one backend, NumPy and this package; run it once a backend:
+Needs Keras, one backend, NumPy and this package. Run it once per backend:
 
     KERAS_BACKEND=jax python benchmarks/accelerator.py
     KERAS_BACKEND=torch python benchmarks/accelerator.py
 
-Every row is a process of its own and is printed when it is done: medians in
-milliseconds, and over those of the dense layer in brackets. Memory is that of
-the device, or of the process where the device is the CPU.
+Each row is measured in a process of its own and printed when it is done:
+median milliseconds, and in brackets the ratio to the dense layer. Memory is the
+peak of the device, or of the process if the device is the CPU.
 """
 
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 
 import accelerator_layers as layers
 import keras
 import numpy as np
-from lookup import median_ms
+from memory import peak_bytes
 from papers.dense import DenseGradientEmbedding
+from timing import median_ms
 
 BACKEND = keras.backend.backend()
-NAMES = (layers.DENSE, "tensor train", "low rank", "hashed", "GroupReduce")
 SIDES = {"embeddings": "lookup", "heads": "logits"}
 
 
@@ -36,7 +35,7 @@ def torch_cuda():
 
 
 def device():
-    """Returns the name of the device and the versions of what runs on it."""
+    """Returns the name of the device, and the versions of the software."""
     if BACKEND == "jax":
         import jax as module
 
@@ -64,7 +63,7 @@ def peak_megabytes():
             return statistics["peak_bytes_in_use"] / 1e6
     elif BACKEND == "torch" and torch_cuda():
         return torch_cuda().max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return peak_bytes() / 1e6
 
 
 def forward_of(layer, inputs):
@@ -73,7 +72,7 @@ def forward_of(layer, inputs):
     if BACKEND == "jax":
         import jax
 
-        # Weights are arguments: as constants they would be in the program.
+        # Weights are arguments; constants would be part of the program.
         weights = [v.value for v in layer.trainable_variables]
         others = [v.value for v in layer.non_trainable_variables]
         call = jax.jit(lambda w, o, x: layer.stateless_call(w, o, x)[0])
@@ -101,13 +100,13 @@ def forward_of(layer, inputs):
 
 def embedding(name, vocabulary, width):
     if name == layers.DENSE:
-        # With the gradient that JAX and PyTorch have, and Adam needs.
+        # Its gradient is dense, as on JAX and PyTorch.
         return DenseGradientEmbedding(vocabulary, width)
     return layers.embedding(name, vocabulary, width)
 
 
 def measured(side, name, options):
-    """Returns what one row says of a layer."""
+    """Returns the measurements of one row."""
     generator = np.random.default_rng(0)
     shape = (options.batch, options.length)
     vocabulary, width = options.vocabulary, options.width
@@ -131,14 +130,14 @@ def measured(side, name, options):
 
 
 def rows(side, options):
-    """Yields the lines of a table, each layer in a process of its own."""
-    sizes = (
+    """Yields the lines of a table. Each layer runs in its own process."""
+    rows = (
         f"vocabulary {options.vocabulary:,}"
         if side == "embeddings"
         else f"{options.units:,} units"
     )
     yield (
-        f"\n{side}: {sizes}, width {options.width}, "
+        f"\n{side}: {rows}, width {options.width}, "
         f"{options.batch} x {options.length} tokens\n"
     )
     yield (
@@ -147,7 +146,9 @@ def rows(side, options):
     )
     yield "|---|---|---|---|---|"
     dense = None
-    for name in options.layers:
+    sizes = options.vocabulary, options.width
+    names = options.layers or (layers.DENSE, *layers.layers(*sizes))
+    for name in names:
         done = subprocess.run(
             [sys.executable, *sys.argv, "--row", side, name],
             check=True,
@@ -175,7 +176,7 @@ def main():
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
-    parser.add_argument("--layers", nargs="+", default=NAMES)
+    parser.add_argument("--layers", nargs="+", help="default: all of them")
     parser.add_argument("--row", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.row:

@@ -1,18 +1,18 @@
-"""Compiles the train step of `model.fit` for chips that are not there.
+"""Compiles the train step of `model.fit` for chips that are not present.
 
 The step is `model.train_step` of Keras on JAX: forward, loss, backward, Adam,
-metrics and the seeds of dropout. The compiler for TPUs is that of PyPI's
-`libtpu`; that for an H100 is JAX's plugin, of the version of JAX, and the ptxas
-of a CUDA toolkit:
+metrics and the seeds of dropout. The compiler for TPUs comes with PyPI's
+`libtpu`. The compiler for an H100 is JAX's plugin, in JAX's version, and needs
+the ptxas of a CUDA toolkit:
 
     pip install -e ".[tpu-test]"
     python benchmarks/accelerator_compile.py
     pip install --no-deps jax-cuda13-plugin==0.10.2 jax-cuda13-pjrt==0.10.2
     python benchmarks/accelerator_compile.py --targets h100 --chips one
 
-With `KERAS_BACKEND=tensorflow` it is the step on TensorFlow, for one TPU: give
-`--chips one`. Nothing is executed there. Prints a row for each program as it is
-compiled.
+With `KERAS_BACKEND=tensorflow` it compiles TensorFlow's step for one TPU: pass
+`--chips one`. Nothing is executed on a chip. Each program's row is printed when
+it is compiled.
 """
 
 import argparse
@@ -83,10 +83,10 @@ gpu_device_info {
 DTYPES = ("float32", "mixed_bfloat16")
 SHARDED = ("tensor train", "GroupReduce")
 TENSORFLOW = keras.backend.backend() == "tensorflow"
-# What a chip has not, or is slow at, and what leaves it within a step.
+# What a chip lacks or is slow at, and what leaves the chip within a step.
 FORBIDDEN = {
     "f64": r"\bf64\[",
-    # On TensorFlow, the steps and the seeds of dropout are counted so.
+    # TensorFlow counts the steps and the seeds of dropout in 64 bits.
     "s64": r"\bs64\[(?!2?\])" if TENSORFLOW else r"\bs64\[",
     "host call": r"host_compute|_callback|is_host_transfer=true"
     r"|\b(?:infeed|outfeed)\(",
@@ -94,15 +94,12 @@ FORBIDDEN = {
 
 
 def found_in(text):
-    """Returns what of `FORBIDDEN` is in the text of a compiled program."""
+    """Returns the names in `FORBIDDEN` that a compiled program has."""
     return [what for what, sign in FORBIDDEN.items() if re.search(sign, text)]
 
 
 def chips_of(target, count):
-    """Returns the 4 or 8 chips of a slice, as devices that are not there.
-
-    An H100 is alone.
-    """
+    """Returns the 4 or 8 chips of a slice, or one H100, as absent devices."""
     if target == "h100":
         found = topologies.get_topology_desc(
             platform="cuda", target_config=H100, topology="1x1x1"
@@ -136,7 +133,7 @@ def shapes(tree):
 
 
 def state_of(model):
-    """Returns what a train step takes and gives back, in Keras' groups."""
+    """Returns what a train step takes and returns, in Keras' groups."""
     groups = (
         model.trainable_variables,
         model.non_trainable_variables,
@@ -165,7 +162,7 @@ def shardings_of(state, target, chips):
         mesh = Mesh(chips_of(target, 8).reshape(2, 4), ("batch", "model"))
 
     def on_chips(value):
-        # As it lies on this machine's devices, so it does on the chips.
+        # The layout on the chips is the layout on this machine's devices.
         spec = getattr(value.sharding, "spec", PartitionSpec())
         return NamedSharding(mesh, spec)
 
@@ -190,7 +187,7 @@ def tensorflow_programs(side, name, sizes, target):
 
 
 def programs(side, name, sizes, target, chips):
-    """Returns text and memory of the step, for one chip of predictions too."""
+    """Returns text and memory of the step; of predictions too, on one chip."""
     if TENSORFLOW:
         return tensorflow_programs(side, name, sizes, target)
     distribution = contextlib.nullcontext()
@@ -216,7 +213,7 @@ def programs(side, name, sizes, target, chips):
 
 
 def row(side, name, sizes, target, chips, dtype):
-    """Compiles for a target and returns what came of it, as a dictionary."""
+    """Compiles for a target and returns the results by column."""
     keras.utils.clear_session()
     keras.config.set_dtype_policy(dtype)
     start = time.process_time()
@@ -248,7 +245,7 @@ def main():
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
     parser.add_argument("--vocabulary", type=int, default=5_003)
     parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--json", action="store_true", help="a row a line")
+    parser.add_argument("--json", action="store_true", help="JSON lines")
     options = parser.parse_args()
     if TENSORFLOW and (
         "h100" in options.targets or set(options.chips) != {"one"}
@@ -260,11 +257,11 @@ def main():
         )
     if "h100" in options.targets and set(options.chips) != {"one"}:
         parser.error(
-            "`--chips` must be `one` with `--targets h100`, as the compiler "
-            f"is given one GPU. Received: --chips {' '.join(options.chips)}"
+            "`--chips` must be `one` with `--targets h100`: the compiler is "
+            f"given one GPU. Received: --chips {' '.join(options.chips)}"
         )
     sizes = options.vocabulary, options.width
-    names = (layers.DENSE, *layers.structures(*sizes))
+    names = (layers.DENSE, *layers.layers(*sizes))
     header = False
     for combination in itertools.product(
         options.targets,

@@ -1,70 +1,47 @@
 """Models for accelerators: each layer at a size that is worth one.
 
-Imports nothing that a machine with Keras and one backend has not.
+Imports nothing beyond Keras, NumPy, one backend and this package.
 """
 
 import keras
-
-import keras_embcomp
+from methods import variants
 
 LABELS = 20
 DENSE = "dense"
 
 
-def group_sizes(vocabulary):
-    """Returns three groups: a hundredth, a tenth, and the other words."""
-    first = (vocabulary // 100, vocabulary // 10)
-    return (*first, vocabulary - sum(first))
+def layers(vocabulary, width):
+    """Returns the variants of all methods, by title."""
+    return {
+        variant.title: variant
+        for variant in variants("accelerator", vocabulary, width)
+    }
 
 
 def structures(vocabulary, width):
-    """Returns `{name: (method, structural arguments)}` of every method."""
-    coded = {"num_parts": width // 8, "part_width": 8, "codebook_size": 256}
-    sizes = group_sizes(vocabulary)
-    ranks = (width // 2, width // 4, width // 16)
-    groups = {
-        "group_sizes": sizes,
-        "group_ranks": tuple(map(min, sizes, ranks)),
-    }
+    """Returns `{title: (start of the classes' names, arguments)}`."""
     return {
-        "low rank": ("LowRank", {"rank": width // 16}),
-        "tensor train": ("TT", {"tt_ranks": 16}),
-        "hashed": (
-            "Hashed",
-            {"num_subvectors": vocabulary // 4, "num_parts": 8},
-        ),
-        "GroupReduce": ("GroupReduce", groups),
-        "GroupReduce, permuted": ("GroupReduce", {**groups, "permuted": True}),
-        "distilled": ("Distilled", {"rank": width // 16}),
-        "distilled, hidden": (
-            "Distilled",
-            {"rank": width // 16, "hidden_dim": width // 4},
-        ),
-        "product codes": ("ProductQuantized", coded),
-        "product codes, kept": (
-            "ProductQuantized",
-            {**coded, "num_kept": vocabulary // 1_000},
-        ),
+        name: (
+            variant.method.embedding.__name__.removesuffix("Embedding"),
+            variant.arguments,
+        )
+        for name, variant in layers(vocabulary, width).items()
     }
 
 
 def embedding(name, vocabulary, width, **kwargs):
-    """Returns an embedding by name, or Keras' own."""
+    """Returns an embedding by title, or Keras' own."""
     if name == DENSE:
         return keras.layers.Embedding(vocabulary, width, **kwargs)
-    method, structure = structures(vocabulary, width)[name]
-    layer = getattr(keras_embcomp, f"{method}Embedding")
-    return layer(vocabulary, width, **structure, **kwargs)
+    variant = layers(vocabulary, width)[name]
+    return variant.embedding(vocabulary, width, **kwargs)
 
 
 def softmax(name, vocabulary, width, **kwargs):
-    """Returns a head by name, or Keras' own; it gives logits."""
-    kwargs = {"activation": None, **kwargs}
+    """Returns an output layer by title, or Keras' own; it gives logits."""
     if name == DENSE:
-        return keras.layers.Dense(vocabulary, **kwargs)
-    method, structure = structures(vocabulary, width)[name]
-    layer = getattr(keras_embcomp, f"{method}Softmax")
-    return layer(vocabulary, **structure, **kwargs)
+        return keras.layers.Dense(vocabulary, **{"activation": None, **kwargs})
+    return layers(vocabulary, width)[name].softmax(vocabulary, **kwargs)
 
 
 def classifier(layer, length):
@@ -83,7 +60,7 @@ def language_head(layer, length, width):
 
 
 def _compiled(inputs, logits):
-    # The loss is that of float32 under every policy.
+    # The loss is computed in float32 under every policy.
     logits = keras.layers.Activation("linear", dtype="float32")(logits)
     model = keras.Model(inputs, logits)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -17,7 +17,7 @@ STEPS, ROUNDS = 2_000, 7
 
 
 class EpochSeconds(keras.callbacks.Callback):
-    """Notes the seconds of each epoch."""
+    """Records the seconds of each epoch."""
 
     def __init__(self):
         super().__init__()
@@ -31,14 +31,14 @@ class EpochSeconds(keras.callbacks.Callback):
 
 
 class RateByBatch(keras.callbacks.Callback):
-    """What others do: a hook that assigns the rate before each batch."""
+    """The usual way: a hook that assigns the rate before each batch."""
 
     def on_train_batch_begin(self, batch, logs=None):
         self.model.optimizer.learning_rate = 1e-3
 
 
 def epoch_seconds(make_callback, steps_per_execution):
-    """Returns the median seconds of an epoch, the first (tracing) left out."""
+    """Returns the median seconds of an epoch, without the first (tracing)."""
     model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(16)])
     model.compile("adam", "mse", steps_per_execution=steps_per_execution)
     x = np.ones((STEPS * 8, 16), "float32")

@@ -1,8 +1,9 @@
 """What `compress` costs a trained classifier of IMDB reviews.
 
-Mean embeddings of 25,000 words and a hidden layer, trained until validation
-accuracy falls; then compressed to a twentieth of the table's bytes, and trained
-for one more epoch. Counts are those of the training reviews.
+The classifier has mean embeddings of 25,000 words and a hidden layer. It is
+trained until its validation accuracy falls. Its table is then compressed to a
+twentieth of its bytes, and the model is trained for one more epoch. Counts are
+taken from the training reviews.
 
     python benchmarks/compress_imdb.py --data-dir ../shared/data
 """
@@ -18,6 +19,7 @@ sys.path.append(str(Path(__file__).parent / "papers"))
 from tt_imdb import VOCABULARY, BestWeights, load
 
 from keras_embcomp import compress, plan_compression
+from keras_embcomp.text_tables import markdown
 
 WIDTH, LENGTH, RATIO, EPOCHS = 128, 256, 20, 4
 METHODS = ("auto", "low_rank")
@@ -63,7 +65,7 @@ def measure(seed, train, validation, test):
     )
     dense.set_weights(best.weights)
     yield "dense", "", accuracy(dense, test), None
-    more = compress(dense, max_error=1e-9)  # a copy as it is
+    more = compress(dense, max_error=1e-9)  # an unchanged copy
     compiled(more, 3e-4).fit(*train, 128, 1, verbose=0)
     yield "dense, one more epoch", "", accuracy(more, test), None
     counts = np.bincount(train[0].ravel(), minlength=VOCABULARY)
@@ -92,13 +94,13 @@ def main():
         for name, ratio, *found in measure(seed, *data):
             rows.setdefault((name, ratio), []).append(found)
             print(seed, name, ratio, *found, file=sys.stderr, flush=True)
-    print("| table | ratio | accuracy | after one epoch |")
-    print("|---|---:|---:|---:|")
+    lines = [["table", "ratio", "accuracy", "after one epoch"]]
     for (name, ratio), found in rows.items():
         plain = np.mean([first for first, _ in found])
         tuned = [second for _, second in found if second is not None]
         last = f"{np.mean(tuned):.2f}" if tuned else ""
-        print(f"| {name} | {ratio} | {plain:.2f} | {last} |")
+        lines.append([name, ratio, f"{plain:.2f}", last])
+    print(markdown(lines, left=1))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Seconds to plan and to compress, of tables of two sizes.
+"""Seconds to plan and to compress, for tables of two sizes.
 
 Rows are Gaussian with falling variances, mixed by a rotation.
 

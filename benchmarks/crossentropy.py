@@ -1,8 +1,9 @@
 """A training step with the loss of logits, and with `compressed_crossentropy`.
 
-Each row runs in a process of its own: its peak of memory beyond what the
-process had before the model was built (VmHWM), and the median time of a step.
-A dense layer with logits that would not fit is estimated from its tensors.
+Each row runs in a process of its own. Its memory is the peak (VmHWM) beyond
+what the process had before the model was built; its time is the median of a
+step. If the logits of the dense layer would not fit into memory, its row is an
+estimate from the sizes of its tensors.
 
     python benchmarks/crossentropy.py --units 100000 --output small.md
     python benchmarks/crossentropy.py --units 800000 --output large.md
@@ -13,25 +14,20 @@ import argparse
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from memory import status_bytes
+from timing import median_ms
 
 ROWS = ("dense, logits", "GroupReduce, logits", "GroupReduce, blocks")
 COLUMNS = "| head | parameters | peak, MiB | step, s | loss |"
 
 
-def status(name):
-    """Returns a number of /proc/self/status, in MiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    line = next(line for line in lines if line.startswith(name + ":"))
-    return int(line.split()[1]) / 1024
-
-
 def dense_mebibytes(options):
-    """Returns what a dense head takes with Adam, at the least.
+    """Returns the least memory that a dense head takes with Adam.
 
-    Kernel and bias four times, as weights, gradients and two moments; logits
-    twice, as they are and as their gradients.
+    Kernel and bias count four times: weights, gradients and two moments. The
+    logits count twice: their values and their gradients.
     """
     weights = options.units * (options.width + 1)
     logits = options.units * options.tokens
@@ -40,25 +36,18 @@ def dense_mebibytes(options):
 
 def model_of(row, options):
     import keras
-    import numpy as np
+    from methods import zipf_groups
 
     from keras_embcomp import CrossentropyHead, GroupReduceSoftmax
-    from keras_embcomp.budgets import (
-        group_ranks_by_frequency,
-        growing_groups,
-    )
 
     units, width = options.units, options.width
     states = keras.Input((width,))
     if row.startswith("dense"):
         head = keras.layers.Dense(units)
     else:
-        sizes = growing_groups(units, 5)
-        zipf = 1 / np.arange(1, units + 1)
-        most = int(units * width / options.ratio)
-        ranks = group_ranks_by_frequency(sizes, width, most, zipf)
-        head = GroupReduceSoftmax(units, sizes, ranks, activation=None)
-    # What the head is given has a gradient, as in any model.
+        groups = zipf_groups(units, width, options.ratio)
+        head = GroupReduceSoftmax(units, **groups, activation=None)
+    # With this layer, the states too have a gradient, as in any model.
     hidden = keras.layers.Dense(width)(states)
     if row.endswith("logits"):
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -81,17 +70,17 @@ def measure(row, options):
     states = states.astype("float32")
     labels = generator.integers(0, options.units, options.tokens)
     keras.ops.matmul(np.ones((2, 2)), np.ones((2, 2)))  # starts the backend
-    start, times = status("VmRSS"), []
+    start, losses = status_bytes("VmRSS"), []
     model, head = model_of(row, options)
-    for _ in range(2 + options.repeats):
-        begin = time.perf_counter()
-        loss = model.train_on_batch(states, labels.astype("int32"))
-        times.append(time.perf_counter() - begin)
-    peak = status("VmHWM") - start
-    seconds = np.median(times[2:])
+
+    def step():
+        losses.append(model.train_on_batch(states, labels.astype("int32")))
+
+    seconds = median_ms(step, options.repeats, warm_up=2) / 1e3
+    peak = (status_bytes("VmHWM") - start) / 2**20
     print(
         f"| {row} | {head.count_params():,} | {peak:,.0f} | {seconds:.2f} "
-        f"| {loss:.3f} |"
+        f"| {losses[-1]:.3f} |"
     )
 
 

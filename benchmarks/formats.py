@@ -1,15 +1,15 @@
 """Number formats on MiniLM's table: bytes, what rounding loses, lookup time.
 
-"Lost" is the relative error to the method's own table of floats. Times are
-medians of compiled lookups that take turns, over those of
-`keras.layers.Embedding` in floats, which come first in milliseconds.
+"Lost" is the error relative to the method's own float32 table. Times are
+medians of compiled lookups, which take turns. They are relative to
+`keras.layers.Embedding` in float32, whose row gives milliseconds.
 
     python benchmarks/formats.py
 """
 
 import argparse
+import functools
 import os
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -17,53 +17,60 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from methods import variants
 from tables import minilm
+from timing import medians_ms
 
-from keras_embcomp import (
-    GroupReduceEmbedding,
-    HashedEmbedding,
-    LowRankEmbedding,
-    ProductQuantizedEmbedding,
-    TTEmbedding,
-)
+from keras_embcomp.text_tables import markdown
 
 COUNTS = (1, 64, 4_096)
 MODES = (None, "int8", "int4")
 
 
-def dense(table):
-    return keras.layers.Embedding(*table.shape, weights=table)
+def makers(table):
+    """Returns functions that make the layers to compare, by name."""
 
+    def dense():
+        return keras.layers.Embedding(*table.shape, weights=table)
 
-METHODS = {
-    "keras.layers.Embedding": dense,
-    "LowRankEmbedding": lambda table: LowRankEmbedding.from_dense(table, 64),
-    "TTEmbedding": lambda table: TTEmbedding.from_dense(table, 64),
-    "HashedEmbedding": lambda table: HashedEmbedding.from_dense(
-        table, len(table)
-    ),
-    "GroupReduceEmbedding": lambda table: GroupReduceEmbedding.from_dense(
-        table, (3_000, len(table) - 3_000), (256, 48)
-    ),
-    "ProductQuantizedEmbedding": lambda table: (
-        ProductQuantizedEmbedding.from_dense(table, 32, 12)
-    ),
-}
+    return {"keras.layers.Embedding": dense} | {
+        variant.embedding_name: functools.partial(
+            variant.method.embedding.from_dense, table, **variant.arguments
+        )
+        for variant in variants("formats", *table.shape)
+    }
 
 
 def rows_of(layer, vocabulary):
     return ops.convert_to_numpy(layer(np.arange(vocabulary, dtype="int32")))
 
 
-def milliseconds(functions, ids, repeats):
-    """Returns the median time of each function; they take turns."""
-    times = np.empty((3 + repeats, len(functions)))
-    for turn in times:
-        for place, function in enumerate(functions):
-            start = time.perf_counter()
-            function(ids)
-            turn[place] = 1e3 * (time.perf_counter() - start)
-    return np.median(times[3:], axis=0)
+def measured(table, xla):
+    """Returns a row and a compiled lookup of every layer and format."""
+    rows, lookups = [], []
+    for name, make in makers(table).items():
+        for mode in MODES:
+            layer = make()
+            if mode is None:
+                floats = rows_of(layer, len(table))
+            else:
+                layer.quantize(mode)
+            found = rows_of(layer, len(table))
+            lost = np.linalg.norm(found - floats) / np.linalg.norm(floats)
+            size = sum(weight.nbytes for weight in layer.get_weights())
+            rows.append([name, mode or "float32", f"{size:,}", f"{lost:.4f}"])
+            lookups.append(tf.function(layer, jit_compile=xla))
+    return rows, lookups
+
+
+def times_of(lookups, ids, repeats):
+    """Returns cells: milliseconds of the first lookup, ratios of the others."""
+    calls = {
+        place: functools.partial(lookup, ids)
+        for place, lookup in enumerate(lookups)
+    }
+    first, *others = medians_ms(calls, repeats).values()
+    return [f"{first:.3f} ms", *(f"{time / first:.2f}" for time in others)]
 
 
 def main():
@@ -72,35 +79,17 @@ def main():
     parser.add_argument("--xla", action="store_true")
     options = parser.parse_args()
     table = np.ascontiguousarray(minilm()[1].astype("float32"))
-    vocabulary = len(table)
-    rows, lookups = [], []
-    for name, make in METHODS.items():
-        for mode in MODES:
-            layer = make(table)
-            if mode is None:
-                floats = rows_of(layer, vocabulary)
-            else:
-                layer.quantize(mode)
-            found = rows_of(layer, vocabulary)
-            lost = np.linalg.norm(found - floats) / np.linalg.norm(floats)
-            size = sum(weight.nbytes for weight in layer.get_weights())
-            rows.append(
-                f"| {name} | {mode or 'float32'} | {size:,} | {lost:.4f} |"
-            )
-            lookups.append(tf.function(layer, jit_compile=options.xla))
+    rows, lookups = measured(table, options.xla)
     generator = np.random.default_rng(0)
     columns = []
     for count in COUNTS:
-        ids = generator.integers(0, vocabulary, count).astype("int32")
-        times = milliseconds(lookups, tf.constant(ids), options.repeats)
-        columns.append(
-            [f"{times[0]:.3f} ms", *(f"{t / times[0]:.2f}" for t in times[1:])]
-        )
-    counts = " | ".join(f"{count:,} ids" for count in COUNTS)
-    print(f"| layer | format | bytes | lost | {counts} |")
-    print("|---" * (4 + len(COUNTS)) + "|")
+        ids = generator.integers(0, len(table), count).astype("int32")
+        columns.append(times_of(lookups, tf.constant(ids), options.repeats))
+    counts = [f"{count:,} ids" for count in COUNTS]
+    lines = [["layer", "format", "bytes", "lost", *counts]]
     for row, *cells in zip(rows, *columns, strict=True):
-        print(row, " | ".join(cells), "|")
+        lines.append([*row, *cells])
+    print(markdown(lines, left=2))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """What each method loses of real tables for a number of bytes.
 
-The tables are MiniLM's, and GloVe's with the counts of `wordfreq`, by which
-errors are weighed there. A row is a method at a ratio of the dense table's
-bytes to those of the saved `.keras` file: the relative error, and what it
-means, how many of the ten nearest neighbours of a row stay, and for GloVe the
-accuracy of a linear classifier of IMDB reviews on mean rows (`--data-dir`). The
-limit is that of a Gaussian with the same covariance (reverse water-filling),
-which no code of so many bits a row beats if rows are Gaussian.
+The tables are MiniLM's, and GloVe's. GloVe's errors are weighted by the counts
+of `wordfreq`. A row is a method at a ratio: the bytes of the dense table over
+the bytes of the saved `.keras` file. It has the relative error, how many of the
+ten nearest neighbours of a table row stay, and for GloVe the accuracy of a
+linear classifier of IMDB reviews on mean rows (`--data-dir`). The limit is the
+error of a Gaussian with the same covariance (reverse water-filling). If rows
+are Gaussian, no code with as many bits per row has a smaller error.
 
-A row is saved as it finishes, and a second run goes on where the first stopped.
+Each row is saved when it is done. A second run continues where the first
+stopped.
 
     python benchmarks/frontier.py --data-dir ../shared/data
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from methods import TITLES, in_order, title
 from tables import glove, minilm
 
 from keras_embcomp.checks import frequency_weights
@@ -40,30 +42,34 @@ from keras_embcomp.numerics.table_comparison import (
     neighbour_overlap,
 )
 from keras_embcomp.reporting.costs import file_bytes
+from keras_embcomp.text_tables import markdown
 
 RESULTS = Path("benchmarks/results/frontier.jsonl")
 RATIOS = {"MiniLM": (4, 8, 14, 16, 24, 32, 64), "GloVe": (4, 8, 16, 32, 64)}
-FILE_BYTES = 24_000  # of a .keras file, beside its weights
-SLOW = "distilled, hidden layer"  # ten minutes for a row of GloVe
-# Names of methods and number formats; "plan" is what `compress` takes.
-TRIES = {
-    "low rank": [("low_rank", None)],
-    "low rank, int8": [("low_rank", "int8")],
-    "low rank, int4": [("low_rank", "int4")],
-    "GroupReduce": [("group_reduce", None)],
-    "GroupReduce, int8": [("group_reduce", "int8")],
-    SLOW: [("distilled", None)],
-    "tensor train, 2 cores": [("tensor_train", None)],
-    "hashed": [("hashed", None)],
-    "product codes": [("product_codes", None)],
-    "plan": tries_of("auto"),
-}
-KERAS = {"Keras int8": "int8", "Keras int4": "int4"}  # of one size each
+FILE_BYTES = 24_000  # in a .keras file, beside its weights
+HIDDEN = "distilled, hidden layer"
+LEFT_OUT = {("GloVe", HIDDEN)}  # ten minutes for each row
+NAMES = TITLES | {"distilled": HIDDEN, "tensor_train": "tensor train, 2 cores"}
+KERAS = {"Keras int8": "int8", "Keras int4": "int4"}  # one size each
 VALUES = {
     "error": ("relative error", ".3f"),
     "overlap": ("share of the ten nearest neighbours kept", ".2f"),
     "accuracy": ("IMDB accuracy in percent of a linear classifier", ".1f"),
 }
+
+
+def tries():
+    """Returns the methods and number formats of each row, by its name."""
+    found = {}
+    for method in in_order():
+        name = NAMES.get(method.name, title(method))
+        found[name] = [(method.name, None)]
+        for form in filter(None, method.formats_of_auto):
+            found[f"{name}, {form}"] = [(method.name, form)]
+    return {**found, "plan": tries_of("auto")}  # what `compress` takes
+
+
+TRIES = tries()
 
 
 def limit(table, ratio, weights):
@@ -88,7 +94,7 @@ def rows_of(layer, size):
 
 
 class Reviews:
-    """IMDB reviews as words of a table, and a linear classifier of them."""
+    """IMDB reviews as rows of a table, and a linear classifier of them."""
 
     def __init__(self, data_dir, words):
         sys.path.append(str(Path(__file__).parent / "papers"))
@@ -119,7 +125,7 @@ class Reviews:
 
 
 def measured(rows, table, weights, reviews):
-    """Returns what the rows of a compressed table are worth."""
+    """Returns how good the rows of a compressed table are."""
     found = {
         "error": compare_rows(rows, table).error(weights),
         "overlap": neighbour_overlap(rows, table),
@@ -130,7 +136,7 @@ def measured(rows, table, weights, reviews):
 
 
 def row_of(table, counts, ratio, name, reviews):
-    """Returns a row of results, or `None` if a method is never so small."""
+    """Returns a row of results, or `None` if a method cannot be so small."""
     weights, size = frequency_weights(counts, len(table)), 4 * table.size
     if name == "limit":
         return {"error": limit(table, ratio, weights)}
@@ -155,27 +161,40 @@ def row_of(table, counts, ratio, name, reviews):
     return {**found, **measured(rows, table, weights, reviews)}
 
 
+def cells_of(own, key, form, ratios):
+    """Returns a method's values at each ratio."""
+    if own[0]["method"] in (*KERAS, "dense"):
+        ratio = own[0]["dense_bytes"] / own[0]["bytes"]
+        text = f"{own[0][key]:{form}} at {ratio:.1f}x"
+        return [text, *[""] * (len(ratios) - 1)]
+    found = {row["ratio"]: f"{row[key]:{form}}" for row in own}
+    return [found.get(ratio, "") for ratio in ratios]
+
+
 def show(rows):
     """Prints a table of each value for each table of embeddings."""
     for name in dict.fromkeys(row["table"] for row in rows):
-        for key, (title, form) in VALUES.items():
+        ratios = RATIOS[name]
+        for key, (heading, form) in VALUES.items():
             chosen = [r for r in rows if r["table"] == name and key in r]
             if not chosen:
                 continue
-            ratios = RATIOS[name]
-            print(f"\n{name}, {title}\n")
-            print("| method | " + " | ".join(f"{r}x" for r in ratios) + " |")
-            print("|---|" + "---:|" * len(ratios))
+            lines = [["method", *(f"{ratio}x" for ratio in ratios)]]
             for method in dict.fromkeys(row["method"] for row in chosen):
                 own = [row for row in chosen if row["method"] == method]
-                if method in (*KERAS, "dense"):
-                    ratio = own[0]["dense_bytes"] / own[0]["bytes"]
-                    text = f"{own[0][key]:{form}} at {ratio:.1f}x"
-                    print(f"| {method} | {text} |" + " |" * (len(ratios) - 1))
-                    continue
-                cells = {row["ratio"]: f"{row[key]:{form}}" for row in own}
-                line = " | ".join(cells.get(ratio, "") for ratio in ratios)
-                print(f"| {method} | {line} |")
+                lines.append([method, *cells_of(own, key, form, ratios)])
+            print(f"\n{name}, {heading}\n\n{markdown(lines, left=1)}")
+
+
+def new_row(table, counts, ratio, method, reviews):
+    """Returns what is saved of a method at a ratio, or `None`."""
+    sizes = {"dense_bytes": 4 * table.size, "method": method, "ratio": ratio}
+    if method == "dense":
+        weights = np.ones(len(table))
+        found = measured(table, table, weights, reviews)
+        return {**sizes, **found, "bytes": 4 * table.size}
+    found = row_of(table, counts, ratio, method, reviews)
+    return None if found is None else {**sizes, **found}
 
 
 def main():
@@ -194,28 +213,20 @@ def main():
         "GloVe": (table, counts, reviews),
     }
     for name, (table, counts, reviews) in tables.items():
-        table = table.astype("float32")
         jobs = [(method, 1) for method in ("dense", *KERAS)]
         jobs += [(m, r) for m in (*TRIES, "limit") for r in RATIOS[name]]
         for method, ratio in jobs:
-            if (name, method, ratio) in done or (
-                name == "GloVe" and method == SLOW
-            ):
+            if (name, method, ratio) in done or (name, method) in LEFT_OUT:
                 continue
-            if method == "dense":
-                weights = np.ones(len(table))
-                row = measured(table, table, weights, reviews)
-                row["bytes"] = 4 * table.size
-            else:
-                row = row_of(table, counts, ratio, method, reviews)
+            row = new_row(
+                table.astype("float32"), counts, ratio, method, reviews
+            )
             if row is None:
                 continue
-            sizes = {"table": name, "dense_bytes": 4 * table.size}
-            row = {**sizes, "method": method, "ratio": ratio, **row}
-            rows.append(row)
+            rows.append({"table": name, **row})
             with open(RESULTS, "a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(row, file=sys.stderr, flush=True)
+                file.write(json.dumps(rows[-1]) + "\n")
+            print(rows[-1], file=sys.stderr, flush=True)
     show(rows)
 
 

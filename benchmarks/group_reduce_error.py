@@ -1,18 +1,18 @@
-"""What low rank and groups lose of GloVe's table, weighed by frequency.
+"""What low rank and groups lose of GloVe's table, weighted by frequency.
 
-Each method has the same budget of numbers. Where words are grouped by count,
-the place of each takes one of them. The error is relative, plain and weighed by
-the counts of `wordfreq`.
+Each method has the same budget of numbers. If words are grouped by count, the
+place of each word takes one of these numbers. Errors are relative, both plain
+and weighted by the counts of `wordfreq`.
 
     python benchmarks/group_reduce_error.py
     python benchmarks/group_reduce_error.py --large
 """
 
 import argparse
-import resource
 import time
 
 import numpy as np
+from memory import peak_bytes
 from tables import glove
 
 from keras_embcomp.budgets import (
@@ -90,22 +90,20 @@ def compare():
 
 
 def large():
-    """Times a table of 800,000 rows, and its memory."""
+    """Measures the time and the memory of a table of 800,000 rows."""
     table = np.random.default_rng(0).standard_normal((800_000, 256), "float32")
     counts = 1 / np.arange(1, len(table) + 1)
     sizes = equal_groups(len(table), 20)
     ranks = group_ranks_by_frequency(sizes, 256, table.size // 10, counts)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes()
     print("| sweeps | seconds | peak memory / table |")
     print("|---|---|---|")
     for sweeps in (0, 5):
         start = time.perf_counter()
         group_reduce(table, sizes, ranks, counts, sweeps, verbose=0)
         seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        print(
-            f"| {sweeps} | {seconds:.0f} | {1024 * peak / table.nbytes:.1f} |"
-        )
+        peak = peak_bytes() - before
+        print(f"| {sweeps} | {seconds:.0f} | {peak / table.nbytes:.1f} |")
 
 
 def main():

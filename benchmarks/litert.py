@@ -1,18 +1,20 @@
 """Latency and memory of LiteRT files: every method and format, on one thread.
 
 A file looks up 64, 512 or 2,048 ids in a table of 50,000 x 128 with random
-factors, or gives the logits of one hidden state. Each runs in a process of its
-own that has LiteRT and NumPy only. Latency is the median of 200 calls, each
-with other ids, as frequent as in a text (rank r as 1 / r); memory is what is
-anonymous in the process after them, less what was before the file was loaded
-(files are mapped, and count where they are unpacked).
+factors, or computes the logits of one hidden state. Each file runs in a process
+of its own that imports LiteRT and NumPy only. Latency is the median of 200
+calls. Each call has other ids, drawn by Zipf's law. Memory is the growth of the
+process's anonymous memory from before the file is loaded to after the calls:
+files are mapped, so they count only where they are unpacked.
 
-A row is saved as it finishes, and a second run goes on where the first stopped.
+Each row is saved when it is done. A second run continues where the first
+stopped.
 
     python benchmarks/litert.py --plot docs/litert.png
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -21,30 +23,23 @@ import tempfile
 import time
 from pathlib import Path
 
+from memory import status_bytes
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 VOCABULARY, WIDTH, CALLS = 50_000, 128, 200
 COUNTS = (64, 512, 2_048)
 MERGED_BYTES = 2_000_000
 FORMATS = ("float32", "float16", "int8", "int4")
-METHODS = {
-    "dense": {},
-    "LowRank": {"rank": 32},
-    "TT": {"tt_ranks": 16},
-    "TT merged": {"tt_ranks": 16},
-    "Hashed": {"num_subvectors": 25_000},
-    "GroupReduce": {"group_sizes": (5_000, 45_000), "group_ranks": (64, 16)},
-    "Distilled": {"rank": 32},
-    "ProductQuantized": {"num_parts": 16, "part_width": 8},
-}
+DENSE = "dense"
 
 
-def anonymous_bytes():
-    """Returns the anonymous memory of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return 1_024 * int(line.split()[1])
-    raise RuntimeError("/proc/self/status has no RssAnon")
+def methods():
+    """Returns the variants by title; `None` is the dense layer."""
+    from methods import variants
+
+    found = variants("litert", VOCABULARY, WIDTH)
+    return {DENSE: None, **{variant.title: variant for variant in found}}
 
 
 def run(path):
@@ -58,7 +53,7 @@ def run(path):
     values = generator.choice(
         VOCABULARY, (CALLS, *entry["shape"]), p=odds / odds.sum()
     ).astype(entry["dtype"])
-    before, times = anonymous_bytes(), []
+    before, times = status_bytes("RssAnon"), []
     interpreter = Interpreter(path, num_threads=1)
     interpreter.allocate_tensors()
     for value in values:
@@ -66,45 +61,50 @@ def run(path):
         start = time.perf_counter()
         interpreter.invoke()
         times.append(time.perf_counter() - start)
-    memory = anonymous_bytes() - before
+    memory = status_bytes("RssAnon") - before
     print(json.dumps({"seconds": sorted(times)[CALLS // 2], "memory": memory}))
 
 
-def model_of(method, count):
+def layer_of(variant, output):
+    """Returns the layer of a variant, or the dense one for `None`."""
+    import keras
+
+    if variant is None:
+        if output:
+            return keras.layers.Dense(VOCABULARY)
+        return keras.layers.Embedding(VOCABULARY, WIDTH)
+    if output:
+        layer = variant.softmax(VOCABULARY)
+    else:
+        layer = variant.embedding(VOCABULARY, WIDTH)
+    if variant.note == "merged":
+        layer.build((None, WIDTH))
+        return layer.merged(MERGED_BYTES)
+    return layer
+
+
+def model_of(variant, count):
     """Returns a model of a lookup, or of logits if there is no count."""
     import keras
 
-    import keras_embcomp
-
     keras.utils.clear_session()
     keras.utils.set_random_seed(0)
-    side = "Softmax" if count is None else "Embedding"
-    if method == "dense":
-        name = {"Softmax": "Dense", "Embedding": "Embedding"}[side]
-        cls = getattr(keras.layers, name)
-    else:
-        cls = getattr(keras_embcomp, method.split()[0] + side)
     if count is None:
         entry = keras.Input((WIDTH,), name="hidden")
-        activation = {"activation": None}
-        layer = cls(VOCABULARY, **METHODS[method], **activation)
     else:
         entry = keras.Input((count,), dtype="int32", name="ids")
-        layer = cls(VOCABULARY, WIDTH, **METHODS[method])
-    if method == "TT merged":
-        layer.build((None, WIDTH))
-        layer = layer.merged(MERGED_BYTES)
+    layer = layer_of(variant, output=count is None)
     return keras.Model(entry, layer(entry))
 
 
-def row_of(method, table_format, count):
+def row_of(method, variant, table_format, count):
     """Returns the measurements of a file, in a fresh process."""
     from keras_embcomp import export_litert
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         written = export_litert(
-            model_of(method, count), path, table_format, batch=1
+            model_of(variant, count), path, table_format, batch=1
         )
         output = subprocess.run(
             [sys.executable, __file__, "--run", str(path)],
@@ -122,40 +122,49 @@ def row_of(method, table_format, count):
     }
 
 
+def cells_of(own, base):
+    """Returns the cells of a method and format; latencies over the dense."""
+    last = own[-1]
+    if (last["method"], last["format"]) == (DENSE, "float32"):
+        times = [f"{1e3 * seconds:.3f} ms" for seconds in base]
+    else:
+        times = [
+            f"{row['seconds'] / seconds:.1f}"
+            for row, seconds in zip(own, base, strict=True)
+        ]
+    return [
+        last["method"],
+        last["format"],
+        f"{last['bytes'] / 1e3:,.0f}",
+        f"{last['error']:.1%}",
+        *times,
+        f"{last['memory'] / 1e6:.1f} MB",
+    ]
+
+
 def show(rows):
-    """Prints tables of lookups and of logits: latencies over dense ones."""
+    """Prints a table of lookups, and one of logits."""
+    from keras_embcomp.text_tables import markdown
+
     found = {(r["method"], r["format"], r["count"]): r for r in rows}
     for cases in (COUNTS, (None,)):
-        titles = [f"{count:,} ids" if count else "logits" for count in cases]
-        print(
-            f"\n| method | format | kB | lost | {' | '.join(titles)} | memory |"
-            "\n|---|---|" + "---:|" * (len(titles) + 3)
-        )
-        base = [found["dense", "float32", case]["seconds"] for case in cases]
-        for method in METHODS:
+        times = [f"{count:,} ids" if count else "logits" for count in cases]
+        lines = [["method", "format", "kB", "lost", *times, "memory"]]
+        base = [found[DENSE, "float32", case]["seconds"] for case in cases]
+        for method in dict.fromkeys(row["method"] for row in rows):
             for table_format in FORMATS:
                 own = [found[method, table_format, case] for case in cases]
-                ratios = [
-                    f"{row['seconds'] / one:.1f}"
-                    for row, one in zip(own, base, strict=True)
-                ]
-                if (method, table_format) == ("dense", "float32"):
-                    ratios = [f"{1e3 * one:.3f} ms" for one in base]
-                last = own[-1]
-                print(
-                    f"| {method} | {table_format} | {last['bytes'] / 1e3:,.0f} "
-                    f"| {last['error']:.1%} | {' | '.join(ratios)} "
-                    f"| {last['memory'] / 1e6:.1f} MB |"
-                )
+                lines.append(cells_of(own, base))
+        print(f"\n{markdown(lines, left=2)}")
 
 
 def plot(rows, path):
-    """Draws latency against ids, and against bytes of the file."""
+    """Plots latency against ids, and against bytes of the file."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for method in METHODS:
+    for method in dict.fromkeys(row["method"] for row in rows):
         own = [r for r in rows if r["method"] == method and r["count"]]
         floats = [r for r in own if r["format"] == "float32"]
         left.plot(
@@ -183,7 +192,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--run", help=argparse.SUPPRESS)
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", help="default: all of them")
     parser.add_argument(
         "--output", type=Path, default=Path("benchmarks/results/litert.jsonl")
     )
@@ -191,20 +200,22 @@ def main():
     if options.run:
         run(options.run)
         return
+    from methods import chosen
+
     options.output.parent.mkdir(parents=True, exist_ok=True)
     rows = []
     if options.output.exists():
         rows = list(map(json.loads, options.output.read_text().splitlines()))
     done = {(r["method"], r["format"], r["count"]) for r in rows}
-    for method in options.methods:
-        for table_format in FORMATS:
-            for count in (*COUNTS, None):
-                if (method, table_format, count) in done:
-                    continue
-                rows.append(row_of(method, table_format, count))
-                print(rows[-1], file=sys.stderr, flush=True)
-                with options.output.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
+    for (method, variant), *case in itertools.product(
+        chosen(methods(), options.methods).items(), FORMATS, (*COUNTS, None)
+    ):
+        if (method, *case) in done:
+            continue
+        rows.append(row_of(method, variant, *case))
+        print(rows[-1], file=sys.stderr, flush=True)
+        with options.output.open("a") as file:
+            file.write(json.dumps(rows[-1]) + "\n")
     show(rows)
     if options.plot:
         plot(rows, options.plot)

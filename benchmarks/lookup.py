@@ -1,12 +1,12 @@
 """Lookups and training steps of tensor trains, beside dense and a peer.
 
-Every row runs in a process of its own, one after the other, and prints medians;
-gradients are those of all cores, and of the whole table. The peer, the
+Each row runs in a process of its own, one after the other, and prints medians.
+Gradients are with respect to all cores, or the whole dense table. The peer, the
 block-TT of tensorly-torch, needs
 
     pip install torch tensorly tensorly-torch opt_einsum packaging
 
-and is left out where it is missing.
+and is left out if it is missing.
 
     python benchmarks/lookup.py > build/lookup.md
 """
@@ -14,12 +14,12 @@ and is left out where it is missing.
 import argparse
 import importlib.util
 import json
-import resource
 import subprocess
 import sys
-import time
 
 import numpy as np
+from memory import peak_bytes
+from timing import median_ms
 
 VOCABULARY, WIDTH, SHAPE = 100_000, 128, ((40, 50, 50), (4, 4, 8))
 COUNTS, DISTRIBUTIONS = (16_384, 64), ("uniform", "Zipf")
@@ -40,16 +40,6 @@ STEPS = {
     "TTEmbedding": 16,
     "LowRankEmbedding": 8,
 }
-
-
-def median_ms(function, repeats):
-    """Returns the median milliseconds of calls, after three to warm up."""
-    times = []
-    for _ in range(3 + repeats):
-        start = time.perf_counter()
-        function()
-        times.append(1e3 * (time.perf_counter() - start))
-    return float(np.median(times[3:]))
 
 
 def some_ids(distribution, count):
@@ -145,7 +135,7 @@ def time_step(name, rank):
     from keras_embcomp import LowRankEmbedding, TTEmbedding
 
     tf.zeros(1)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes()
     sizes = TRAINED["vocabulary"], TRAINED["width"]
     if name == "TTEmbedding":
         layer = TTEmbedding(*sizes, tt_ranks=rank)
@@ -165,15 +155,12 @@ def time_step(name, rank):
     yield {
         "parameters": layer.count_params(),
         "step": median_ms(lambda: model.train_on_batch(x, y), 15),
-        "megabytes": (
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        )
-        / 1024,
+        "megabytes": (peak_bytes() - before) / 2**20,
     }
 
 
 def measured(kind, name, rank):
-    """Runs one row in a process of its own and returns what it yields."""
+    """Returns the measurements of a row, which runs in its own process."""
     found = subprocess.run(
         [sys.executable, __file__, "--row", json.dumps([kind, name, rank])],
         check=True,

@@ -1,25 +1,27 @@
 """Lookups and logits of product codes, in TensorFlow and LiteRT.
 
-Sizes are those of MiniLM's table at 14 times. Times are medians in one run, in
-microseconds, with the ratio to the dense layer of the same runtime.
+Sizes are the ones chosen for MiniLM's table at a ratio of 14. Times are medians
+of one run, in microseconds, with the ratio to the dense layer of the same
+runtime.
 
     python benchmarks/product_codes.py
 """
 
 import tempfile
-import time
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from timing import medians_ms
 
 from keras_embcomp import (
     ProductQuantizedEmbedding,
     ProductQuantizedSoftmax,
     export_litert,
 )
+from keras_embcomp.text_tables import markdown
 
 VOCABULARY, WIDTH, PARTS, PART_WIDTH, KEPT = 30_522, 384, 100, 4, 1_000
 COUNTS, TOKENS, REPEATS = (1, 64, 4_096), (1, 64), 30
@@ -52,18 +54,6 @@ def heads():
     }
 
 
-def medians(calls):
-    """Returns median microseconds of calls, which take turns."""
-    times = {name: [] for name in calls}
-    for turn in range(3 + REPEATS):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if turn > 2:
-                times[name].append(1e6 * (time.perf_counter() - start))
-    return {name: np.median(found) for name, found in times.items()}
-
-
 def calls_of(layer, inputs, folder):
     """Returns a call of each runtime."""
     entry = keras.Input(batch_shape=inputs.shape, dtype=inputs.dtype.name)
@@ -87,9 +77,7 @@ def calls_of(layer, inputs, folder):
 
 
 def table(title, layers, make_inputs, counts):
-    """Prints a line a layer and runtime, a column a count."""
-    print(f"\n| {title} | runtime | {' | '.join(f'{n:,}' for n in counts)} |")
-    print("|---|---|" + "---:|" * len(counts))
+    """Prints a table: a line per layer and runtime, a column per count."""
     times = {}
     with tempfile.TemporaryDirectory() as folder:
         for count in counts:
@@ -97,9 +85,10 @@ def table(title, layers, make_inputs, counts):
             for name, layer in layers().items():
                 found = calls_of(layer, make_inputs(count), folder)
                 calls |= {(name, runtime): f for runtime, f in found.items()}
-            for key, found in medians(calls).items():
-                times.setdefault(key, []).append(found)
+            for key, found in medians_ms(calls, REPEATS).items():
+                times.setdefault(key, []).append(1e3 * found)
             keras.utils.clear_session()
+    lines = [[title, "runtime", *(f"{count:,}" for count in counts)]]
     for runtime in ("TensorFlow", "LiteRT"):
         for (name, own), found in times.items():
             if own != runtime:
@@ -108,7 +97,8 @@ def table(title, layers, make_inputs, counts):
                 f"{x:,.0f} ({x / base:.1f})"
                 for x, base in zip(found, times["dense", runtime], strict=True)
             )
-            print(f"| {name} | {runtime} | {' | '.join(cells)} |")
+            lines.append([name, runtime, *cells])
+    print(f"\n{markdown(lines, left=2)}")
 
 
 def main():

@@ -4,13 +4,13 @@
     python benchmarks/scaling.py devices
 
 - Operations of the matrix products of a layer, forward and backward, for
-  `TOKENS` tokens; XLA adds what is no matrix product.
-- Bytes that a step of Adam reads and writes: 28 for each trained number, as it
-  reads weight, gradient and two moments and writes all but the gradient.
-- Bytes of the gradients that chips add up when each has part of the batch.
+  `TOKENS` tokens. XLA also counts what is not a matrix product.
+- Bytes that a step of Adam reads and writes: 28 for each trained number. It
+  reads weight, gradient and two moments, and writes all but the gradient.
+- Bytes of the gradients that chips sum up when each has a part of the batch.
 
-Programs are compiled for this machine's CPU, the second table for virtual ones.
-Nothing is trained.
+Programs are compiled for this machine's CPU; the second table is for virtual
+devices. Nothing is trained.
 """
 
 import argparse
@@ -31,6 +31,7 @@ import keras
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from keras_embcomp.layers.methods import METHODS
 from keras_embcomp.numerics.group_reduce.groups import stored_dense
 from keras_embcomp.numerics.tensor_train.contraction import (
     grouped,
@@ -42,17 +43,13 @@ from keras_embcomp.numerics.tensor_train.contraction import (
 
 SIZES = ((5_000, 64), (20_000, 128), (80_000, 256))
 TOKENS, SIDES = 1_024, ("Embedding", "Softmax")
-NAMES = (
-    layers.DENSE,
-    "low rank",
-    "tensor train",
-    "hashed",
-    "GroupReduce",
-    "distilled",
-    "distilled, hidden",
-    "product codes",
-)
-# A product costs as much again for the gradient of each of its two sides.
+LEFT_OUT = ("GroupReduce, permuted", "product codes, kept")
+NAMES = [
+    name
+    for name in (layers.DENSE, *layers.layers(*SIZES[0]))
+    if name not in LEFT_OUT
+]
+# The gradient of each side of a product costs as much as the product.
 BOTH = 3
 
 
@@ -75,7 +72,7 @@ def tensor_train(layer, vocabulary, width, tokens, side):
         for _, rank, mode, next_rank in merged[1:]:
             chain.append(2 * columns * rank * mode * next_rank)
             columns *= mode
-        # For the gradients all but the last product are computed again.
+        # All but the last product are computed again for the gradients.
         each = BOTH * sum(chain) + sum(chain[:-1])
         return BOTH * merges + tokens * each
     each, rows, columns = 0, 1, width
@@ -107,7 +104,7 @@ def group_reduce(layer, vocabulary, width, tokens, side):
 
 
 def decoded(layer, vocabulary, width, tokens, side):
-    """As low rank; a hidden layer adds features, of which there are more."""
+    """Counts low rank, and the features that a hidden layer adds."""
     if not layer.hidden_dim:
         return low_rank(layer, vocabulary, width, tokens, side)
     features = 2 * layer.rank * layer.hidden_dim
@@ -126,6 +123,18 @@ def product_codes(layer, vocabulary, width, tokens, side):
         return BOTH * turned
     # Words are decoded and multiplied; the products are not computed again.
     return BOTH * (turned + 2 * tokens * vocabulary * directions)
+
+
+def own_count(layer, vocabulary, width, tokens, side):
+    """Takes the operations that the method itself counts, forward."""
+    method = next(
+        method
+        for method in METHODS
+        if type(layer) in (method.embedding, method.softmax)
+    )
+    config = layer.get_config()
+    shape = vocabulary, width
+    return BOTH * tokens * method.operations(config, shape, side == "Softmax")
 
 
 def dense(layer, vocabulary, width, tokens, side):
@@ -168,9 +177,9 @@ def numbers_of(layer):
 
 
 def summed_numbers(layer, side):
-    """Returns how many numbers of gradients chips add up.
+    """Returns how many numbers of gradients chips sum up.
 
-    Those of a tensor train are added up as the merged cores have them.
+    A tensor train sums up the gradients of its merged cores.
     """
     numbers = numbers_of(layer)
     if not hasattr(layer, "cores"):
@@ -183,7 +192,7 @@ def summed_numbers(layer, side):
 
 
 def update_bytes(layer):
-    """Returns what XLA's program of a step of Adam reads and writes."""
+    """Returns the bytes that XLA's step of Adam reads and writes."""
     optimizer = keras.optimizers.Adam()
     optimizer.build(layer.trainable_variables)
     weights = [v.value for v in layer.trainable_variables]
@@ -214,7 +223,7 @@ def step_of(layer, inputs, upstream, **shardings):
 
 
 def reduced_bytes(layer, inputs, upstream, devices):
-    """Returns the bytes that chips add up in a step, data-parallel."""
+    """Returns the bytes that chips sum up in a data-parallel step."""
     mesh = Mesh(np.array(jax.devices()[:devices]), ("batch",))
     whole = NamedSharding(mesh, PartitionSpec())
     rows = NamedSharding(mesh, PartitionSpec("batch"))
@@ -254,7 +263,7 @@ def table_of_sizes():
     for side, name, size in itertools.product(SIDES, NAMES, SIZES):
         layer, arguments = layer_of(side, name, *size), inputs_of(side, *size)
         program = step_of(layer, *arguments)
-        paper = OPERATIONS[name](layer, *size, TOKENS, side)
+        paper = OPERATIONS.get(name, own_count)(layer, *size, TOKENS, side)
         flops = program.cost_analysis()["flops"]
         numbers = numbers_of(layer)
         line(

@@ -2,10 +2,10 @@
 
 Each row is a classifier of 64 ids with a table of 50,000 x 256, exported with
 `export_serving` and run by `examples/serving/predict.c` in its own process.
-Latencies are the least of many requests, over those of the dense table in
-floats, which is run just before each; its row has them in milliseconds.
-Weights are random: nothing here depends on their values. Rows are added to a
-file as they finish.
+Latency is the minimum over many requests, relative to the dense float32 table,
+which runs just before each model; its row gives milliseconds. Weights are
+random, because nothing here depends on their values. Each row is written to a
+file when it is done.
 
     python benchmarks/serving.py --plot docs/serving.png
 """
@@ -23,31 +23,28 @@ sys.path.append(str(Path(__file__).parents[1] / "examples" / "serving"))
 import keras
 import numpy as np
 from c_client import compile_client, run_client
+from methods import chosen, variants
 
-import keras_embcomp
 from keras_embcomp import export_serving
 
 VOCABULARY, WIDTH, LENGTH = 50_000, 256, 64
 BATCHES = (1, 8, 32)
 FORMATS = ("float32", "int8", "int4")
-METHODS = {
-    "Embedding": {},
-    "LowRankEmbedding": {"rank": 32},
-    "TTEmbedding": {"tt_ranks": 16},
-    "HashedEmbedding": {"num_subvectors": 50_000},
-    "GroupReduceEmbedding": {
-        "group_sizes": (2_000, 8_000, 40_000),
-        "group_ranks": (256, 64, 16),
-    },
-    "DistilledEmbedding": {"rank": 32, "hidden_dim": 64},
-    "ProductQuantizedEmbedding": {"num_parts": 32, "part_width": 8},
-}
+DENSE = "Embedding"
 
 
-def classifier(method, form):
+def methods():
+    """Returns the variants by class; `None` is the dense layer."""
+    found = variants("serving", VOCABULARY, WIDTH)
+    return {DENSE: None, **{v.embedding_name: v for v in found}}
+
+
+def classifier(variant, form):
     keras.utils.clear_session()
-    cls = getattr(keras_embcomp, method, None) or keras.layers.Embedding
-    words = cls(VOCABULARY, WIDTH, name="words", **METHODS[method])
+    if variant is None:
+        words = keras.layers.Embedding(VOCABULARY, WIDTH, name="words")
+    else:
+        words = variant.embedding(VOCABULARY, WIDTH, name="words")
     ids = keras.Input((LENGTH,), dtype="int32", name="ids")
     x = keras.layers.GlobalAveragePooling1D()(words(ids))
     x = keras.layers.Dense(2, activation="softmax", name="classes")(x)
@@ -62,14 +59,14 @@ def bytes_of(folder):
 
 
 def measured(program, folder, batch):
-    """Returns what the program tells of one batch, in a fresh process."""
+    """Returns the program's measurements of one batch, in a new process."""
     generator = np.random.default_rng(0)
     ids = generator.integers(0, VOCABULARY, (batch, LENGTH)).astype("int32")
     return run_client(program, folder, ids, seconds=0.5)[1]
 
 
 def row_of(program, method, form, folder, dense, turns):
-    """Returns the measurements of a served model, beside the dense one's."""
+    """Returns the measurements of a model, relative to the dense one."""
     weights = json.loads(
         (folder / "assets.extra" / "keras_embcomp.json").read_text()
     )["bytes_of_variables"]
@@ -99,9 +96,21 @@ def row_of(program, method, form, folder, dense, turns):
     return row
 
 
+def measured_rows(options, folder):
+    """Yields the measurements of every method and format."""
+    program = compile_client(folder)
+    dense = export_serving(classifier(None, "float32"), folder / "dense")
+    for name, variant in chosen(methods(), options.methods).items():
+        for form in FORMATS:
+            served = export_serving(
+                classifier(variant, form), folder / f"{name}-{form}"
+            )
+            yield row_of(program, name, form, served, dense, options.turns)
+
+
 def line(row):
     """Returns a row of the printed table."""
-    first = (row["method"], row["format"]) == ("Embedding", "float32")
+    first = (row["method"], row["format"]) == (DENSE, "float32")
     times = [
         f"{row[f'ms_{batch}']:.3f} ms"
         if first
@@ -122,7 +131,7 @@ def line(row):
 
 
 def plot(rows, path):
-    """Draws bytes, memory and latency of every row."""
+    """Plots the bytes, the memory and the latency of every row."""
     from matplotlib import pyplot as plt
 
     panels = {
@@ -131,17 +140,16 @@ def plot(rows, path):
         f"latency, batch 1 x {LENGTH} (ms)": lambda row: row["ms_1"],
         f"latency, batch 32 x {LENGTH} (ms)": lambda row: row["ms_32"],
     }
+    names = list(dict.fromkeys(row["method"] for row in rows))
     figure, axes = plt.subplots(
         1, len(panels), figsize=(14, 4), sharey=True, layout="constrained"
     )
     for axis, (title, value) in zip(axes, panels.items(), strict=True):
         for place, form in enumerate(FORMATS):
-            chosen = {
-                r["method"]: value(r) for r in rows if r["format"] == form
-            }
-            positions = [list(METHODS).index(name) for name in chosen]
+            shown = {r["method"]: value(r) for r in rows if r["format"] == form}
+            positions = [names.index(name) for name in shown]
             axis.plot(
-                list(chosen.values()),
+                list(shown.values()),
                 [position + 0.2 * (place - 1) for position in positions],
                 "o",
                 label=form,
@@ -149,7 +157,7 @@ def plot(rows, path):
         axis.set(title=title, xscale="log")
         axis.grid(alpha=0.3, which="both")
     axes[1].set(xscale="linear", xlim=(0, None))
-    axes[0].set_yticks(range(len(METHODS)), list(METHODS))
+    axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()
     axes[-1].legend(frameon=False)
     figure.savefig(path, dpi=110)
@@ -158,7 +166,7 @@ def plot(rows, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", help="default: all of them")
     parser.add_argument("--plot", type=Path)
     parser.add_argument(
         "--output", type=Path, default=Path("benchmarks/results/serving.jsonl")
@@ -175,23 +183,11 @@ def main():
     print("|---|---" + "|---:" * (5 + len(BATCHES)) + "|")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
-        program = compile_client(folder)
-        dense = export_serving(
-            classifier("Embedding", "float32"), folder / "dense"
-        )
-        for method in options.methods:
-            for form in FORMATS:
-                served = export_serving(
-                    classifier(method, form), folder / f"{method}-{form}"
-                )
-                row = row_of(
-                    program, method, form, served, dense, options.turns
-                )
-                rows.append(row)
-                print(line(row), flush=True)
-                with options.output.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+        for row in measured_rows(options, Path(folder)):
+            rows.append(row)
+            print(line(row), flush=True)
+            with options.output.open("a") as file:
+                file.write(json.dumps(row) + "\n")
     if options.plot:
         plot(rows, options.plot)
 

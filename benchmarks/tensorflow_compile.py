@@ -1,8 +1,7 @@
-"""Compiles what TensorFlow runs for a TPU that is not there.
+"""Compiles TensorFlow functions for a TPU that this machine does not have.
 
-TensorFlow gives the HLO of a function. The compiler of TPUs takes it by way of
-JAX, through parts of JAX that are not public: its version is that of the extra
-`tpu-test`.
+TensorFlow gives the HLO of a function. JAX hands it to the compiler for TPUs,
+through private modules of JAX: its version is the one in the extra `tpu-test`.
 """
 
 import re
@@ -23,7 +22,7 @@ def compiled(function, arguments, device):
     text = _jax.mlir.xla_computation_to_mlir_module(
         xla_client.XlaComputation(hlo)
     )
-    # Copies that TensorFlow asks for; the way to the compiler has none.
+    # TensorFlow asks for copies, an operation that this path lacks.
     text = _COPY.sub(r"stablehlo.bitcast_convert \1 : (\2) -> \2", text)
     options = xla_client.CompileOptions()
     options.executable_build_options.device_assignment = (

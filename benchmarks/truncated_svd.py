@@ -14,7 +14,7 @@ SHAPES = ((400_000, 50), (100_000, 512))
 
 
 def measure(function, table):
-    """Returns the seconds, and the peak memory over that of the table."""
+    """Returns seconds, peak memory relative to the table, and the error."""
     tracemalloc.start()
     start = time.perf_counter()
     left, right = function(table)

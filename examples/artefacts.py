@@ -18,9 +18,9 @@ _BATCH = 256
 
 @contextlib.contextmanager
 def new_folder(path):
-    """Yields a temporary folder beside `path`, renamed to it at the end.
+    """Yields a temporary folder, which becomes `path` at the end.
 
-    If the body raises, nothing is left behind.
+    If the body raises, the folder is deleted.
 
     Raises:
         SystemExit: with one line, if `path` holds something or cannot be made.
@@ -65,7 +65,7 @@ class Exports:
 
 
 def without_optimizer(model):
-    """Returns a copy that is not compiled: no optimizer state is saved."""
+    """Returns an uncompiled copy, which has no optimizer state to save."""
     plain = keras.Model.from_config(model.get_config())
     plain.set_weights(model.get_weights())
     return plain
@@ -75,7 +75,7 @@ def export(model, folder, text_to_ids):
     """Writes a classifier to a folder as `.keras`, `.tflite` and SavedModel.
 
     The first two take ids. The SavedModel, for TensorFlow Serving, takes
-    strings: it holds `text_to_ids`.
+    strings, because it contains `text_to_ids`.
     """
     plain = without_optimizer(model)
     exports = Exports(
@@ -102,7 +102,7 @@ def check_agreement(model, exports, texts, ids):
     """Reloads the three formats and compares their labels with the model's.
 
     Raises:
-        RuntimeError: if one gives a text another label.
+        RuntimeError: if a label differs.
     """
     labels = predicted_labels(model, ids)
     reloaded = keras.saving.load_model(exports.keras_file)
@@ -131,7 +131,7 @@ def check_agreement(model, exports, texts, ids):
 
 
 def _folder_bytes(folder):
-    # The fingerprint is a few random numbers of varying length.
+    # The fingerprint has random numbers, so its length varies.
     return sum(
         path.stat().st_size
         for path in folder.rglob("*")

@@ -25,10 +25,10 @@ _COLOURS = ("#8a94a3", "#1b7f79")
 
 
 def lookup_ratios(embeddings, ids, repeats=60):
-    """Returns the time of each layer's lookup over that of the first.
+    """Returns the time of each layer's lookup, relative to the first layer.
 
-    Each is a compiled function of a batch of ids. They take turns, so that a
-    busy machine slows all alike; a layer's time is its median.
+    Lookups are compiled functions of a batch of ids. They take turns, so that
+    other work on the machine slows all of them. Times are medians.
     """
     ids = tf.constant(ids)
     lookups = [tf.function(layer) for layer in embeddings]
@@ -45,7 +45,7 @@ def lookup_ratios(embeddings, ids, repeats=60):
 
 
 def markdown_table(rows):
-    """Returns rows, plain dicts, as a Markdown table."""
+    """Returns rows, which are dicts, as a Markdown table."""
     lines = [
         [title for title, _ in _COLUMNS.values()],
         ["---"] + ["---:"] * (len(_COLUMNS) - 1),
@@ -58,7 +58,7 @@ def markdown_table(rows):
 
 
 def plot_comparison(path, dense, small, num_test_texts):
-    """Draws the bytes and the test accuracy of two rows side by side."""
+    """Plots the bytes and the test accuracy of two rows side by side."""
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     sizes, accuracies = figure.subplots(1, 2, width_ratios=(3, 2))
     rows = (dense, small)

@@ -1,4 +1,4 @@
-"""Running text as streams of ids, to model language with."""
+"""Running text as streams of ids, for language models."""
 
 import gzip
 from collections import Counter
@@ -12,12 +12,12 @@ from text_pipeline import PADDING, UNKNOWN, frequent_words, split_words
 def load(data_dir=None, most=10_000):
     """Returns words by falling frequency, and two streams of ids.
 
-    The streams are to train and to test on. Word `i` has id `i + 2`, as in
-    `TextToIds`; 0 ends a text, 1 is an unknown word.
+    The first stream is for training, the second for the test. Like in
+    `TextToIds`, word `i` has id `i + 2`; 0 ends a text, 1 is an unknown word.
 
     Args:
         data_dir: Folder with `ptb`, for Penn Treebank. `None` reads BBC News.
-        most: Integer. Words at most.
+        most: Integer. The largest number of words.
     """
     if data_dir is None:
         splits = text_datasets.load("bbc_news")

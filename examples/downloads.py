@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets that it downloads."""
+"""Data sets that TensorFlow Datasets downloads."""
 
 import tensorflow_datasets as tfds
 
@@ -13,7 +13,7 @@ def downloaded(name, split, instead):
     try:
         return tfds.load(name, split=split)
     except ModuleNotFoundError as error:
-        # Its download code needs importlib_resources, and does not require it.
+        # Its download code imports importlib_resources, no declared dependency.
         raise SystemExit(
             f"--dataset {name} needs the package {error.name}: "
             f"pip install {error.name}"

@@ -1,11 +1,11 @@
 """Compresses both sides of a language model, and serves its next words.
 
 A two-layer LSTM is trained on BBC News, or on Penn Treebank with `--data-dir`.
-Its embedding and its softmax are then compressed by GroupReduce, and the model
-is trained a little more: with the compressed tables fixed, as the paper has it,
-and with all of it. The table has the perplexity of each on unseen text. The
-last model is exported for TensorFlow Serving, with a signature `next_word` that
-takes texts and returns the words that may follow.
+GroupReduce then compresses its embedding and its softmax, and the model is
+trained a little more: once with the compressed tables fixed, as in the paper,
+and once as a whole. The example prints the perplexity of each model on unseen
+text. The last model is exported for TensorFlow Serving, with a signature
+`next_word` that takes texts and returns the words that may follow.
 
     python examples/language_model.py --output language_model
 """
@@ -54,7 +54,7 @@ def compressed(model, counts, ratio):
         ranks = group_ranks_by_error(
             table, sizes, int(table.size / ratio), counts, sort=False
         )
-        # Ids are sorted by frequency but for the first two.
+        # Ids are sorted by frequency, except for the first two.
         return {
             "group_sizes": sizes,
             "group_ranks": ranks,
@@ -86,12 +86,12 @@ def windows(stream):
 
 
 def train(model, stream, epochs, rate):
-    """Trains at a rate that falls to nothing."""
+    """Trains at a rate that falls to zero."""
     inputs, targets = windows(stream)
     steps = epochs * -(-len(inputs) // BATCH_SIZE)
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
     model.compile(
-        # Momentum would keep it at word frequencies for a long time.
+        # With momentum, it predicts word frequencies for a long time.
         keras.optimizers.Adam(schedule, beta_1=0.0, global_clipnorm=1.0),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
@@ -99,7 +99,7 @@ def train(model, stream, epochs, rate):
 
 
 def perplexity(model, stream):
-    """Returns the perplexity on windows, each read from its own start."""
+    """Returns the perplexity on windows; states are reset for each."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(loss=loss)
     return np.exp(model.evaluate(*windows(stream), BATCH_SIZE, verbose=0))
@@ -121,7 +121,7 @@ def next_word(model, text_to_ids, words, k=5):
         last = tf.reduce_sum(tf.cast(ids > 0, "int32"), axis=1) - 1
         hidden = tf.gather(body(ids, training=False), last, batch_dims=1)
         scores, best = head.top_k(hidden, k)
-        # The scores lack the same number, whatever the word.
+        # Scores and log-probabilities differ by the same number.
         likeliest = head.log_prob(hidden, best[:, 0])[:, None]
         return {
             "words": tf.gather(names, best),
@@ -131,10 +131,16 @@ def next_word(model, text_to_ids, words, k=5):
     return function
 
 
-def main():
+def parse_options():
+    """Returns the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data-dir", help="folder with ptb; default BBC News")
-    parser.add_argument("--output", type=Path, help="folder for the models")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("build/language_model"),
+        help="folder for the models",
+    )
     parser.add_argument("--words", type=int, default=10_000)
     parser.add_argument("--units", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=4)
@@ -148,29 +154,12 @@ def main():
     if options.quick:
         options.words, options.units = 1_000, 32
         options.epochs = options.more_epochs = 1
-    words, training, test = load(options.data_dir, options.words)
-    if options.quick:
-        training, test = training[:40_000], test[:5_000]
-    print(f"{len(training):,} words to train on, {len(test):,} to test on")
-    size = len(words) + 2
+    return options
+
+
+def models(options, size, training):
+    """Yields a name and a model: dense, compressed, and trained further."""
     counts = np.bincount(training, minlength=size)
-    lines = [
-        "| model | numbers in both tables | .keras bytes | perplexity |",
-        "|---|---:|---:|---:|",
-    ]
-
-    def add_row(name, model):
-        score = perplexity(model, test)
-        tables = model.layers[1].count_params()
-        tables += model.layers[-1].count_params()
-        path = options.output / f"{name.split(',')[0].replace(' ', '_')}.keras"
-        model.save(path)
-        lines.append(
-            f"| {name} | {tables:,} | {path.stat().st_size:,} | {score:.1f} |"
-        )
-
-    options.output = options.output or Path("build/language_model")
-    options.output.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(options.seed)
     dense = language_model(
         keras.layers.Embedding(size, options.units, name="words"),
@@ -178,28 +167,57 @@ def main():
         options.units,
     )
     train(dense, training, options.epochs, rate=4e-3)
-    add_row("dense", dense)
-    add_row("compressed", compressed(dense, counts, options.ratio))
+    yield "dense", dense
+    yield "compressed", compressed(dense, counts, options.ratio)
     for name, trainable in (("fixed tables", False), ("all trained", True)):
         model = compressed(dense, counts, options.ratio)
         model.layers[1].trainable = model.layers[-1].trainable = trainable
         train(model, training, options.more_epochs, rate=1e-3)
-        add_row(f"{name}, {options.more_epochs} epochs more", model)
+        yield f"{name}, {options.more_epochs} epochs more", model
+
+
+def row_of(name, model, test, folder):
+    """Saves a model and returns its row of the table."""
+    score = perplexity(model, test)
+    tables = model.layers[1].count_params() + model.layers[-1].count_params()
+    path = folder / f"{name.split(',')[0].replace(' ', '_')}.keras"
+    model.save(path)
+    return f"| {name} | {tables:,} | {path.stat().st_size:,} | {score:.1f} |"
+
+
+def serve(model, words, folder):
+    """Exports a model, and prints the words that may follow a text."""
     text_to_ids = TextToIds(words, length=64, last=True)
     function = next_word(model, text_to_ids, words)
-    folder = export_serving(
+    served = export_serving(
         model,
-        options.output / "served",
+        folder,
         preprocess=text_to_ids,
         signatures={"next_word": function},
     )
-    print("\n".join(lines))
     text = "the prime minister said that"
     found = function(tf.constant([text]))
     best = zip(found["words"][0], found["log_probabilities"][0], strict=True)
-    print(f"{folder}: {text} ...")
+    print(f"{served}: {text} ...")
     for word, log_probability in best:
         print(f"  {word.numpy().decode():<12} {log_probability:.2f}")
+
+
+def main():
+    options = parse_options()
+    words, training, test = load(options.data_dir, options.words)
+    if options.quick:
+        training, test = training[:40_000], test[:5_000]
+    print(f"{len(training):,} words to train on, {len(test):,} to test on")
+    options.output.mkdir(parents=True, exist_ok=True)
+    lines = [
+        "| model | numbers in both tables | .keras bytes | perplexity |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, model in models(options, len(words) + 2, training):
+        lines.append(row_of(name, model, test, options.output))
+    print("\n".join(lines))
+    serve(model, words, options.output / "served")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Predicts the next word, with compressed inputs and outputs.
 
 A feed-forward language model (Bengio et al., 2003) is trained on BBC News from
-scratch, with dense tables and with those of each method. The table printed at
-the end has the perplexity of each on articles that it has not seen.
+scratch, with dense tables and with the tables of each method. The example
+prints the perplexity of each model on articles that it has not seen.
 
     python examples/next_word.py --output next_word
 """
@@ -15,72 +15,27 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
+from small_tables import UNTRAINED
 from text_datasets import load
 from text_pipeline import frequent_words, split_words
-
-from keras_embcomp import (
-    DistilledEmbedding,
-    DistilledSoftmax,
-    GroupReduceEmbedding,
-    GroupReduceSoftmax,
-    HashedEmbedding,
-    HashedSoftmax,
-    LowRankEmbedding,
-    LowRankSoftmax,
-    ProductQuantizedEmbedding,
-    ProductQuantizedSoftmax,
-    TTEmbedding,
-    TTSoftmax,
-)
-from keras_embcomp.budgets import (
-    group_ranks_by_frequency,
-    growing_groups,
-)
 
 CONTEXT, WIDTH, HIDDEN = 5, 64, 128
 UNKNOWN = 0
 
 
-def groups(size, width):
-    """Returns four groups at an eighth of the size, for Zipf's frequencies."""
-    sizes = growing_groups(size, 4)
-    ranks = group_ranks_by_frequency(
-        sizes, width, size * width // 8, 1 / np.arange(1, size + 1)
-    )
-    return {"group_sizes": sizes, "group_ranks": ranks}
+DENSE = "dense"
+METHODS = (DENSE, *UNTRAINED)
 
 
-# From the vocabulary to the input and the output layer.
-METHODS = {
-    "dense": lambda size: (
-        keras.layers.Embedding(size, WIDTH),
-        keras.layers.Dense(size, activation="softmax"),
-    ),
-    "low_rank": lambda size: (
-        LowRankEmbedding(size, WIDTH, rank=16),
-        LowRankSoftmax(size, rank=16),
-    ),
-    "tensor_train": lambda size: (
-        TTEmbedding(size, WIDTH, tt_ranks=32),
-        TTSoftmax(size, tt_ranks=32),
-    ),
-    "hashed": lambda size: (
-        HashedEmbedding(size, WIDTH, num_subvectors=size, num_parts=8),
-        HashedSoftmax(size, num_subvectors=size, num_parts=8),
-    ),
-    "product_codes": lambda size: (
-        ProductQuantizedEmbedding(size, WIDTH, num_parts=16, part_width=4),
-        ProductQuantizedSoftmax(size, num_parts=16, part_width=8),
-    ),
-    "distilled": lambda size: (
-        DistilledEmbedding(size, WIDTH, rank=16, hidden_dim=64),
-        DistilledSoftmax(size, rank=16),
-    ),
-    "group_reduce": lambda size: (
-        GroupReduceEmbedding(size, WIDTH, **groups(size, WIDTH)),
-        GroupReduceSoftmax(size, **groups(size, HIDDEN)),
-    ),
-}
+def layers_of(method, size):
+    """Returns the input and the output layer for a vocabulary of a size."""
+    if method == DENSE:
+        return (
+            keras.layers.Embedding(size, WIDTH),
+            keras.layers.Dense(size, activation="softmax"),
+        )
+    tables = UNTRAINED[method]
+    return tables.embedding(size, WIDTH), tables.softmax(size, HIDDEN)
 
 
 def windows(texts, words):
@@ -133,7 +88,7 @@ def main():
     lines = ["| tables | parameters | perplexity |", "|---|---|---|"]
     for method in options.methods:
         keras.utils.set_random_seed(options.seed)
-        model = language_model(*METHODS[method](len(words) + 1))
+        model = language_model(*layers_of(method, len(words) + 1))
         model.compile(
             keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy"
         )

@@ -1,14 +1,14 @@
 """Ships a classifier that takes text as one LiteRT file, tokenizer and all.
 
-The articles of BBC News are split into word pieces; a classifier is trained
-with a dense embedding and with a tensor train in its place. Each is written
-twice: as a file that takes ids, for every runtime, and as one that takes text,
-for runtimes with the operations of TensorFlow Text. The files that take text
-are run on the test articles.
+The articles of BBC News are split into word pieces. A classifier is trained
+with a dense embedding, and one with a tensor train instead. Each is written to
+two files: one takes ids, for every runtime; the other takes text, for runtimes
+with the operations of TensorFlow Text. The files that take text are run on the
+test articles.
 
     python examples/on_device_text.py
 
-The output folder gets the files, the pieces and the labels.
+The example writes the files, the pieces and the labels to a folder.
 """
 
 import argparse
@@ -39,7 +39,7 @@ RESERVED = ["[PAD]", "[UNK]"]
 class TextToPieces(tf.Module):
     """Maps strings to int32 ids of their first `length` word pieces.
 
-    Letters are folded to lower case and lose their accents; LiteRT has all of
+    It folds letters to lower case and removes their accents. LiteRT has all of
     its operations.
     """
 
@@ -97,7 +97,7 @@ def run(options, folder):
         for name, split in splits.parts()
     }
     sizes = len(pieces), options.width
-    stddev = 0.05 / 3**0.5  # that of the dense embedding
+    stddev = 0.05 / 3**0.5  # as in the dense embedding
     embeddings = {
         "dense": keras.layers.Embedding(*sizes, mask_zero=True),
         "tensor train": TTEmbedding(

@@ -13,9 +13,9 @@ DATASET = "movielens/100k-ratings"
 
 @dataclass
 class Ratings:
-    """A row of ids and a rating for each of them.
+    """Rows of ids, with a rating for each row.
 
-    The ids of a field follow those of the field before it; 0 is no feature. A
+    The ids of a field start where the field before it ends; 0 is no feature. A
     row is a user, an item, an occupation, then the genres of the item.
     """
 
@@ -27,7 +27,7 @@ class Ratings:
         return len(self.ratings)
 
     def split(self, parts, seed):
-        """Returns random parts; the last one is what the others leave."""
+        """Returns random parts; the last one is the rest."""
         order = np.random.default_rng(seed).permutation(len(self))
         ends = (np.cumsum(parts) * len(self)).round().astype(int)
         return [
@@ -41,7 +41,7 @@ def load(data_dir=None):
 
     Args:
         data_dir: Folder of the files `ml-100k.inter`, `.item` and `.user`, with
-            columns parted by tabs. `None` downloads `movielens/100k-ratings`.
+            tabs between columns. `None` downloads `movielens/100k-ratings`.
     """
     read = _downloaded() if data_dir is None else _local(Path(data_dir))
     *single, genres, ratings = zip(*read, strict=True)
@@ -59,7 +59,7 @@ def load(data_dir=None):
 
 
 def _numbered(rows):
-    """Returns rows of values as rows of numbers from 1; 0 fills them up."""
+    """Returns rows of values as rows of numbers from 1, padded with 0."""
     values = sorted({value for row in rows for value in row})
     numbers = {value: i + 1 for i, value in enumerate(values)}
     table = np.zeros((len(rows), max(map(len, rows))), "int64")

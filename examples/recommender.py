@@ -1,10 +1,9 @@
 """Predicts ratings, with one table for users, items, occupations and genres.
 
-The features have one joint id space: the ids of items follow those of users,
-and so on, so that a single layer embeds them all. A model with a dense table is
-trained on MovieLens 100k, one with a table of shared sub-vectors of a tenth of
-its bytes, and one with a dense table of as few bytes, which is ten times
-narrower.
+The features share one id space, in which items start where users end, and so
+on, so that a single layer embeds them all. Three models are trained on
+MovieLens 100k: with a dense table, with shared sub-vectors in a tenth of its
+bytes, and with a dense table that is ten times narrower.
 
     python examples/recommender.py --output recommender
     python examples/recommender.py --data-dir ../shared/data/ml-100k
@@ -64,10 +63,10 @@ def rating_model(embedding, num_columns):
 
 
 def train(model, parts, epochs):
-    """Fits a model, keeps its best epoch, and returns RMSE and AUC in tests.
+    """Fits a model, keeps its best epoch, and returns test RMSE and AUC.
 
-    The AUC is how often an item that a user liked, with a rating of 4 or 5, is
-    given a higher rating than one that a user did not like.
+    The AUC is the probability that the model rates an item that a user liked
+    (4 or 5) higher than an item that a user did not like.
     """
     training, validation, test = parts
     model.compile(keras.optimizers.Adam(2e-3), "mean_squared_error")

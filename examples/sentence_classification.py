@@ -1,7 +1,7 @@
 """Trains a text classifier, removes 90 % of its embedding, and ships it.
 
 The articles of BBC News are tokenised with TensorFlow Text. A dense model is
-trained; its embedding is replaced by one of low rank; the small model is
+trained, and a low-rank embedding replaces its embedding. The small model is
 fine-tuned with a cyclically annealed learning rate, written as `.keras`,
 `.tflite` and SavedModel, reloaded from each, and compared with the dense one.
 
@@ -9,8 +9,8 @@ fine-tuned with a cyclically annealed learning rate, written as `.keras`,
     python examples/sentence_classification.py --dataset sst2 \\
         --data-dir ../shared/data
 
-The output folder gets `table.md`, `results.json`, two plots, the vocabulary,
-the labels, the dense model, and the fine-tuned one in the three formats.
+The example writes `table.md`, `results.json`, two plots, the vocabulary, the
+labels, the dense model, and the fine-tuned one in the three formats.
 """
 
 import argparse
@@ -104,7 +104,7 @@ def train(model, data, epochs, batch_size, callbacks=()):
 
 
 def measure(name, model, exports, test):
-    """Returns a row of the table, but for the lookup time."""
+    """Returns a row of the table, except for the lookup time."""
     ids, labels = test
     predicted = predicted_labels(model, ids)
     row = {
@@ -162,7 +162,7 @@ def run(options, folder):
 
     small = compress_embedding(dense)
     rank = small.get_layer("embedding").rank
-    print(f"Replacing the embedding of width {width} by one of rank {rank}")
+    print(f"Replacing the embedding of width {width} with one of rank {rank}")
     rows.append(measure_only("compressed", small, text_to_ids, test, folder))
 
     print("Fine-tuning the compressed model")
@@ -190,10 +190,11 @@ def write_results(folder, rows, options, splits):
     """Prints the table, and writes it as Markdown and as JSON."""
     num_test_texts = len(splits.test)
     note = (
-        f"{options.dataset}, seed {options.seed}. One of the "
-        f"{num_test_texts:,} test texts is {1 / num_test_texts:.2%} of "
-        "accuracy. The SavedModel holds the tokenizer and its words too. "
-        "Lookup time is that of a batch of ids, over the dense layer's."
+        f"{options.dataset}, seed {options.seed}. There are "
+        f"{num_test_texts:,} test texts, so one text is "
+        f"{1 / num_test_texts:.2%} of accuracy. The SavedModel also holds the "
+        "tokenizer and its words. Lookup time is measured for a batch of ids, "
+        "relative to the dense layer."
     )
     table = markdown_table(rows)
     print(f"\n{table}\n\n{note}\n")

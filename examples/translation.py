@@ -1,12 +1,11 @@
 """Translates with one small table for source, target and output.
 
-A Transformer is trained on English and German (Multi30k) with `--data-dir`, or
-else on the TED talks of TensorFlow Datasets, Portuguese to English, with one
-dense table of subwords on all three sides. The table is then compressed by each
-method to the same size and the model trained further: with
-`EmbeddingDistiller`, the paper's third stage, for the distilled tables. The
-table printed at the end has BLEU, greedy and with a beam; a plot has it against
-bytes.
+A Transformer with one dense table of subwords on all three sides is trained on
+English and German (Multi30k) with `--data-dir`, or else on the TED talks of
+TensorFlow Datasets, Portuguese to English. Each method then compresses the
+table to the same size, and the model is trained further; for the distilled
+tables with `EmbeddingDistiller`, the paper's third stage. The example prints
+BLEU, greedy and with a beam, and plots BLEU against the bytes of the file.
 
     python examples/translation.py --data-dir DATA --output translation
 """
@@ -20,11 +19,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 from matplotlib.figure import Figure
-from translation_data import DATASET, Subwords, arrays, load
-from translation_methods import METHODS, dense_tokens, token_counts
+from small_tables import FITTED
+from translation_data import DATASET, Subwords, arrays, load, token_counts
 from translation_model import (
     HEADS,
     bleu,
+    dense_tokens,
     smoothed_loss,
     train,
     transformer,
@@ -41,7 +41,7 @@ def fine_tuned(method, teacher, data, options):
     """Returns the teacher with a small table, trained further."""
     keras.utils.set_random_seed(options.seed)
     counts = token_counts(data, teacher.tokens.input_dim)
-    tokens = METHODS[method](teacher.tokens, options.ratio, counts)
+    tokens = FITTED[method](teacher.tokens, options.ratio, counts)
     student = with_tokens(teacher, tokens, options.width)
     trained = student
     if method in DISTILLED:
@@ -51,7 +51,7 @@ def fine_tuned(method, teacher, data, options):
 
 
 def smaller_width(size, width, target):
-    """Returns the width of a dense model that has at most so many numbers."""
+    """Returns the largest width of a dense model with at most `target`."""
     widths = range(HEADS, width + 1, HEADS)
 
     def numbers(narrow):
@@ -62,7 +62,7 @@ def smaller_width(size, width, target):
 
 
 def plot(path, rows):
-    """Draws BLEU, of the beam, against the bytes of each model's file."""
+    """Plots the BLEU of the beam against the bytes of each file."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for name, _, size, _, score in rows:
@@ -73,7 +73,47 @@ def plot(path, rows):
     figure.savefig(path, dpi=150)
 
 
-def main():
+class Evaluation:
+    """Saves models and measures them on the test sentences."""
+
+    def __init__(self, output, test, subwords, length):
+        self.output, self.subwords = output, subwords
+        self.sources = subwords.ids(test.sources, length)
+        self.references = test.targets
+        self.rows = []
+        output.mkdir(parents=True, exist_ok=True)
+
+    def add(self, name, model):
+        path = self.output / f"{name.replace(' ', '_')}.keras"
+        model.compile(loss=smoothed_loss)  # drops the optimizer's state
+        model.save(path)
+        scores = [
+            bleu(model, self.sources, self.references, self.subwords, beams)
+            for beams in (1, 4)
+        ]
+        table = model.tokens.count_params()
+        self.rows.append((name, table, path.stat().st_size, *scores))
+
+    def show(self):
+        plot(self.output / "bleu.png", self.rows)
+        print(
+            "| model | numbers in the table | .keras bytes | BLEU greedy "
+            "| BLEU beam 4 |\n|---|---:|---:|---:|---:|"
+        )
+        for row in self.rows:
+            print("| {} | {:,} | {:,} | {:.2f} | {:.2f} |".format(*row))
+
+
+def dense_model(size, width, data, epochs, seed):
+    """Returns a model with a dense table, trained from scratch."""
+    keras.utils.set_random_seed(seed)
+    model = transformer(dense_tokens(size, width), width)
+    train(model, data, epochs, RATE)
+    return model
+
+
+def parse_options():
+    """Returns the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data-dir", help="folder with multi30k")
     parser.add_argument("--dataset", default=DATASET)
@@ -81,7 +121,7 @@ def main():
         "--output", type=Path, default=Path("build/translation")
     )
     parser.add_argument(
-        "--methods", nargs="+", choices=METHODS, default=list(METHODS)
+        "--methods", nargs="+", choices=FITTED, default=list(FITTED)
     )
     parser.add_argument("--subwords", type=int, default=8_000)
     parser.add_argument("--width", type=int, default=128)
@@ -102,6 +142,11 @@ def main():
         options.methods = options.methods[:1]
         if options.data_dir is None:
             options.dataset = "django"
+    return options
+
+
+def main():
+    options = parse_options()
     training, _, test = load(options.data_dir, options.dataset)
     print(f"{len(training):,} pairs to train on, {len(test):,} to test on")
     subwords = Subwords.learned(
@@ -109,40 +154,19 @@ def main():
     )
     size = len(subwords.pieces)
     data = arrays(training, subwords, options.length)
-    sources = subwords.ids(test.sources, options.length)
-    options.output.mkdir(parents=True, exist_ok=True)
-    rows = []
-
-    def add_row(name, model):
-        path = options.output / f"{name.replace(' ', '_')}.keras"
-        model.compile(loss=smoothed_loss)  # without what Adam remembers
-        model.save(path)
-        scores = [
-            bleu(model, sources, test.targets, subwords, beams)
-            for beams in (1, 4)
-        ]
-        table = model.tokens.count_params()
-        rows.append((name, table, path.stat().st_size, *scores))
-
-    keras.utils.set_random_seed(options.seed)
-    teacher = transformer(dense_tokens(size, options.width), options.width)
-    train(teacher, data, options.epochs, RATE)
-    add_row("dense", teacher)
+    evaluation = Evaluation(options.output, test, subwords, options.length)
+    teacher = dense_model(
+        size, options.width, data, options.epochs, options.seed
+    )
+    evaluation.add("dense", teacher)
     for method in options.methods:
         model = fine_tuned(method, teacher, data, options)
-        add_row(method, model)
+        evaluation.add(method, model)
     width = smaller_width(size, options.width, model.count_params())
-    keras.utils.set_random_seed(options.seed)
-    narrow = transformer(dense_tokens(size, width), width)
-    train(narrow, data, options.epochs + options.more_epochs, RATE)
-    add_row("smaller dense", narrow)
-    plot(options.output / "bleu.png", rows)
-    print(
-        "| model | numbers in the table | .keras bytes | BLEU greedy "
-        "| BLEU beam 4 |\n|---|---:|---:|---:|---:|"
-    )
-    for row in rows:
-        print("| {} | {:,} | {:,} | {:.2f} | {:.2f} |".format(*row))
+    epochs = options.epochs + options.more_epochs
+    narrow = dense_model(size, width, data, epochs, options.seed)
+    evaluation.add("smaller dense", narrow)
+    evaluation.show()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pairs of sentences, and the subwords that both of their languages share."""
+"""Pairs of sentences, and subwords that their two languages share."""
 
 import gettext
 import gzip
@@ -22,7 +22,7 @@ _RESERVED = ["[PAD]", "[UNK]", "[START]", "[END]"]
 
 @dataclass
 class Pairs:
-    """Sentences, words parted by spaces, and their translations."""
+    """Sentences, with spaces between words, and their translations."""
 
     sources: list
     targets: list
@@ -74,7 +74,7 @@ def _of_tensors(split, source, target):
 
 
 def _user_interface():
-    """Returns English and German messages, every tenth of them to test with."""
+    """Returns English and German messages; every tenth one is for the test."""
     import django
 
     found = {}
@@ -97,9 +97,9 @@ def _user_interface():
 
 
 class Subwords:
-    """Sentences to ids and back; the pieces are those of WordPiece.
+    """Maps sentences to ids of WordPiece and back.
 
-    Words are what spaces part, so that a sentence comes back as it was.
+    Words are split at spaces, so that `sentences` restores a sentence.
 
     Args:
         pieces: List of strings; the first four are reserved.
@@ -133,7 +133,7 @@ class Subwords:
     def ids(self, sentences, length, start=False):
         """Returns ids of shape `(sentences, length)`, each ended by `END`.
 
-        What is too long is cut off; what is short is padded.
+        Long sentences are cut, short ones are padded.
         """
         words = tf.strings.split(tf.constant(sentences))
         rows = self.tokenizer.tokenize(words).merge_dims(-2, -1)
@@ -145,7 +145,7 @@ class Subwords:
         return ids
 
     def sentences(self, ids):
-        """Returns what rows of ids stand for, up to `END`."""
+        """Returns the sentences of rows of ids, up to `END`."""
         found = []
         for row in np.asarray(ids).tolist():
             row = row[: row.index(END)] if END in row else row
@@ -155,21 +155,31 @@ class Subwords:
 
 
 def arrays(pairs, subwords, length):
-    """Returns ids: sources and targets, by name, and the targets' next ids."""
+    """Returns ids of sources and targets by name, and the next ids."""
     sources = subwords.ids(pairs.sources, length)
     targets = subwords.ids(pairs.targets, length + 1, start=True)
     inputs = {"source": sources, "target": targets[:, :-1]}
     return inputs, targets[:, 1:]
 
 
-def batches(data, batch_size):
-    """Returns what `fit` takes: batches of sentences of about equal lengths.
+def token_counts(data, size):
+    """Returns how often each id occurs in sources and targets."""
+    inputs, targets = data
+    counts = np.bincount(inputs["source"].ravel(), minlength=size)
+    counts += np.bincount(targets.ravel(), minlength=size)
+    counts[PADDING] = counts[counts > 0].min()
+    return counts
 
-    They are in another order in each epoch, and cut off after the longest of
-    them. Weights are 0 for padding, and 1 on the mean, so that losses compare.
+
+def batches(data, batch_size):
+    """Returns batches for `fit`, of sentences of about equal length.
+
+    Their order differs in each epoch, and each is as long as its longest
+    sentence. Weights are 0 for padding, and their mean is 1, so that losses
+    are comparable.
 
     Args:
-        data: That of `arrays`.
+        data: As `arrays` returns it.
         batch_size: Integer. Sentences in a batch, at most.
     """
     inputs, targets = data

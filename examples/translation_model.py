@@ -49,6 +49,11 @@ def transformer(tokens, width):
     return model
 
 
+def dense_tokens(size, width):
+    """Returns a tied table to train from scratch."""
+    return keras.layers.ReversibleEmbedding(size, width, name="tokens")
+
+
 def _embedded(tokens, ids, width):
     x = tokens(ids) * width**0.5
     x = x + keras_hub.layers.SinePositionEncoding()(x)
@@ -91,10 +96,10 @@ def smoothed_loss(targets, logits, smoothing=0.1):
 
 
 def train(model, data, epochs, rate, batch_size=128, **fit):
-    """Trains at a rate that warms up, then falls to nothing.
+    """Trains at a rate that warms up, then falls to zero.
 
     Args:
-        model: What is trained: a transformer, or a distiller of one.
+        model: A transformer, or a distiller of one.
         data: As `translation_data.arrays` returns it.
         epochs: Integer.
         rate: Number. The highest rate.
@@ -109,9 +114,9 @@ def train(model, data, epochs, rate, batch_size=128, **fit):
     model.compile(
         keras.optimizers.Adam(schedule, beta_2=0.98, global_clipnorm=1.0),
         smoothed_loss,
-        jit_compile=False,  # it would compile for each length
+        jit_compile=False,  # XLA would compile for each length
     )
-    # They are shuffled already.
+    # The sentences are shuffled already.
     return model.fit(sentences, epochs=epochs, shuffle=False, **fit)
 
 
@@ -161,9 +166,9 @@ def translate(model, sources, num_beams=1, batch_size=100):
 
 
 def bleu(model, sources, references, subwords, num_beams=1):
-    """Returns BLEU, in percent, of translations into words as they come."""
+    """Returns the BLEU of translations in percent, without retokenizing."""
     found = subwords.sentences(translate(model, sources, num_beams))
-    # Words and their references are parted alike: `force` says so.
+    # Both sides are tokenized alike; `force` silences a warning about it.
     return sacrebleu.corpus_bleu(
         found, [references], tokenize="none", force=True
     ).score

@@ -5,6 +5,7 @@ for each, which fails by name when a release moves it.
 """
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ from keras_embcomp._types import Tensor
 __all__ = [
     "Functional",
     "call_arguments",
+    "callbacks_beside",
     "check_can_quantize",
     "converter_error",
     "cycled_rate",
@@ -132,6 +134,22 @@ def set_cycled_rate(optimizer: Any, rate: Any) -> None:
     have the same variables with and without the callback.
     """
     optimizer._learning_rate = rate
+
+
+def callbacks_beside() -> list[Any]:
+    """Returns the callbacks of the `fit` that calls a callback.
+
+    Keras tells a callback nothing of the others, and one may not work beside
+    it. The list that calls is found on the stack; in a loop without one there
+    are none.
+    """
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.callbacks.CallbackList):
+            return list(caller.callbacks)
+        frame = frame.f_back
+    return []
 
 
 def has_layout(variable: Any) -> bool:

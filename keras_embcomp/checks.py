@@ -1,12 +1,19 @@
 """Argument checks shared by the constructors and the numerics."""
 
 import numbers
+from typing import Any
 
 import numpy as np
 
+from keras_embcomp._types import Array, ArrayLike
 
-def positive_int(name, value):
-    """Returns `value` as an `int`, or raises if it is not one above 0."""
+
+def positive_int(name: str, value: Any) -> int:
+    """Returns `value` as an `int`.
+
+    Raises:
+        ValueError: unless `value` is an integer above 0.
+    """
     if (
         isinstance(value, bool)
         or not isinstance(value, numbers.Integral)
@@ -18,8 +25,12 @@ def positive_int(name, value):
     return int(value)
 
 
-def natural_number(name, value):
-    """Returns `value` as an `int`, or raises if it is not one from 0 on."""
+def natural_number(name: str, value: Any) -> int:
+    """Returns `value` as an `int`.
+
+    Raises:
+        ValueError: unless `value` is an integer, 0 or more.
+    """
     if (
         isinstance(value, bool)
         or not isinstance(value, numbers.Integral)
@@ -31,8 +42,12 @@ def natural_number(name, value):
     return int(value)
 
 
-def positive_number(name, value):
-    """Returns `value` as a `float`, or raises if it is not one above 0."""
+def positive_number(name: str, value: Any) -> float:
+    """Returns `value` as a `float`.
+
+    Raises:
+        ValueError: unless `value` is a finite number above 0.
+    """
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not number or not 0 < value < float("inf"):
         raise ValueError(
@@ -42,8 +57,8 @@ def positive_number(name, value):
     return float(value)
 
 
-def at_most(name, value, bound_name, bound):
-    """Raises if `value` exceeds `bound`."""
+def at_most(name: str, value: float, bound_name: str, bound: float) -> None:
+    """Raises a `ValueError` if `value` exceeds `bound`."""
     if value > bound:
         raise ValueError(
             f"`{name}` must not exceed `{bound_name}`. "
@@ -51,8 +66,15 @@ def at_most(name, value, bound_name, bound):
         )
 
 
-def finite_table(name, value):
-    """Returns `value` as a two-dimensional float array of finite numbers."""
+def finite_table(name: str, value: ArrayLike) -> Array:
+    """Returns `value` as a float array of shape `(vocabulary, width)`.
+
+    float32 and float64 stay; any other dtype becomes float32.
+
+    Raises:
+        ValueError: if `value` is complex, is empty, is not two-dimensional or
+            holds NaN or infinity.
+    """
     table = np.asarray(value)
     if np.iscomplexobj(table):
         raise ValueError(
@@ -76,8 +98,17 @@ def finite_table(name, value):
     return table
 
 
-def frequency_weights(value, vocabulary):
-    """Returns counts as float64 weights of mean 1; `None` weighs all alike."""
+def frequency_weights(value: ArrayLike | None, vocabulary: int) -> Array:
+    """Returns counts as float64 weights of mean 1.
+
+    Args:
+        value: Counts of shape `(vocabulary,)`. `None` gives every row weight 1.
+        vocabulary: Integer. Rows of the table.
+
+    Raises:
+        ValueError: if the counts have another shape, are negative or not
+            finite, or are all zero.
+    """
     if value is None:
         return np.ones(vocabulary)
     weights = np.asarray(value, dtype="float64")

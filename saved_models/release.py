@@ -1,10 +1,10 @@
-"""Puts a trained model among the released ones, with outputs and a card.
+"""Adds a trained model to the released ones, with outputs and a card.
 
     python saved_models/release.py NAME model.keras --command "..." \\
         --metric "..."
 
-A test loads every released model and compares its outputs with those stored
-here, so that a file that was released once can be read for ever.
+A test loads every released model and compares its outputs with the stored ones,
+so that a released file can be read forever.
 """
 
 import argparse
@@ -29,8 +29,8 @@ CARD = """# {name}
 | bytes | {bytes} |
 | sha256 of model.keras | {sha256} |
 
-`outputs.npz` holds inputs by name and, as `output`, what the model gave for
-them.
+`outputs.npz` has the inputs by name, and the model's output for them as
+`output`.
 """
 
 

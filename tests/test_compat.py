@@ -131,6 +131,21 @@ def test_cycled_rate_is_kept_beside_the_variables():
     )
 
 
+def test_callbacks_beside_are_those_of_the_fit():
+    found = []
+
+    class Asks(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            found.extend(_compat.callbacks_beside())
+
+    callbacks = [Asks(), keras.callbacks.TerminateOnNaN()]
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 2)), np.ones(4), verbose=0, callbacks=callbacks)
+    assert all(callback in found for callback in callbacks)
+    assert _compat.callbacks_beside() == []
+
+
 def test_has_layout_of_a_plain_variable():
     assert not _compat.has_layout(keras.Variable(np.ones(3)))
 

@@ -81,7 +81,8 @@ def test_a_subclass_that_leaves_the_protocol_open_is_told_what_it_lacks():
 
     assert str(error.value) == (
         "A compressed layer must write all of the protocol. Received: class "
-        "Half without _build_table, _check_weights, _check_width, _fit, _logit_blocks, "
+        "Half without _build_table, _check_weights, _check_width, _fit, "
+        "_logit_blocks, "
         "_resizing, _row_scores, from_dense, to_dense"
     )
 

@@ -6,10 +6,10 @@ from keras_embcomp.numerics.lookup import take_rows
 
 
 class DenseGradientEmbedding(keras.layers.Embedding):
-    """A dense embedding with the gradients that our layers have.
+    """A dense embedding with dense gradients, like our layers.
 
-    Keras' own embedding hands Adam repeated slices on TensorFlow, which it
-    squares one by one.
+    On TensorFlow, Keras' own embedding gives Adam repeated slices, and Adam
+    squares them one by one.
     """
 
     def call(self, inputs):

@@ -1,13 +1,13 @@
 """Distilled embeddings on Multi30k: the experiment of Lioutas et al. 2020.
 
-One Transformer with one table for source, target and output is trained; its
-table is compressed by each method at 4, 8 and 16 times and the model
-fine-tuned, in one budget for all. BLEU is that of test_2016. At 8 times there
-are three seeds, and rows that leave out a part of the method. The paper's form
-is "distilled"; "hidden layer" is the form of this library.
+A Transformer with one table for source, target and output is trained. Each
+method compresses the table at 4, 8 and 16 times and the model is fine-tuned, in
+one budget for all. BLEU is measured on test_2016. At 8 times there are three
+seeds, and rows that leave out a part of the method. "distilled" is the paper's
+form; "hidden layer" is this library's.
 
-A row is saved as it finishes, and a second run goes on where the first stopped;
-the teacher is saved too.
+The teacher and each row are saved when they are done. A second run continues
+where the first stopped.
 
     python benchmarks/papers/distilled_multi30k.py --data-dir ../shared/data
 """
@@ -20,24 +20,26 @@ import keras
 import numpy as np
 from results import add, parse_options, read
 
-# The model and the text are those of the example.
+# The model and the text come from the example.
 sys.path.append(str(Path(__file__).parents[2] / "examples"))
 
-from translation_data import Subwords, arrays, load  # noqa: E402
-from translation_methods import (  # noqa: E402
-    METHODS,
-    dense_tokens,
-    hidden,
+from small_tables import FITTED, hidden  # noqa: E402
+from translation_data import (  # noqa: E402
+    Subwords,
+    arrays,
+    load,
     token_counts,
 )
 from translation_model import (  # noqa: E402
     bleu,
+    dense_tokens,
     train,
     transformer,
     with_tokens,
 )
 
 from keras_embcomp import DistilledEmbedding, EmbeddingDistiller  # noqa: E402
+from keras_embcomp.text_tables import markdown  # noqa: E402
 
 SUBWORDS, WIDTH, LENGTH = 4_000, 128, 24
 EPOCHS, MORE_EPOCHS, RATE = 8, 2, 3e-3
@@ -62,13 +64,13 @@ def linear(layer, ratio, counts):
 
 
 def _rows():
-    """Yields a name, the table's maker, its ratio, alpha and the seeds."""
+    """Yields name, function that makes the table, ratio, alpha and seeds."""
     yield "dense, trained further", None, 1, 0.0, (0,)
-    yield "distilled, 8x", METHODS["distilled"], 8, 0.01, (0, 1, 2)
+    yield "distilled, 8x", FITTED["distilled"], 8, 0.01, (0, 1, 2)
     for ratio, seeds in ((8, (0, 1, 2)), (4, (0,)), (16, (0,))):
         for name in ("hidden layer", "low rank", "GroupReduce"):
             alpha = 0.01 if name == "hidden layer" else 0.0
-            yield f"{name}, {ratio}x", METHODS[name], ratio, alpha, seeds
+            yield f"{name}, {ratio}x", FITTED[name], ratio, alpha, seeds
     yield "hidden layer, 8x, no ReLU", linear, 8, 0.01, (0,)
     yield "hidden layer, 8x, no distillation", hidden, 8, 0.0, (0,)
     yield "hidden layer, 8x, random start", random_start, 8, 0.01, (0,)
@@ -79,7 +81,7 @@ ROWS = {name: row for name, *row in _rows()}
 
 
 class Experiment:
-    """The data, the subwords and the teacher, saved beside the results."""
+    """The data, the subwords and the teacher, saved with the results."""
 
     def __init__(self, options):
         self.results = options.results
@@ -148,10 +150,18 @@ class Experiment:
 
 
 def table(rows):
-    """Returns the Markdown table, a line a row name."""
+    """Returns the Markdown table, with one line per name."""
     lines = [
-        "| table | numbers | ratio | seeds | BLEU before | BLEU, greedy | "
-        "BLEU, beam 4 | seconds |\n|---|---:|---:|---:|---:|---:|---:|---:|"
+        [
+            "table",
+            "numbers",
+            "ratio",
+            "seeds",
+            "BLEU before",
+            "BLEU, greedy",
+            "BLEU, beam 4",
+            "seconds",
+        ]
     ]
     dense = next(row["numbers"] for row in rows if row["name"] == "dense")
     for name in ("dense", *ROWS):
@@ -165,10 +175,18 @@ def table(rows):
         before = "" if name == "dense" else f"{before:.2f}"
         numbers = chosen[0]["numbers"]
         lines.append(
-            f"| {name} | {numbers:,} | {dense / numbers:.1f} | {len(chosen)} | "
-            f"{before} | {greedy:.2f} | {beam:.2f} | {seconds:.0f} |"
+            [
+                name,
+                f"{numbers:,}",
+                f"{dense / numbers:.1f}",
+                f"{len(chosen)}",
+                before,
+                f"{greedy:.2f}",
+                f"{beam:.2f}",
+                f"{seconds:.0f}",
+            ]
         )
-    return "\n".join(lines)
+    return markdown(lines, left=1)
 
 
 def main():

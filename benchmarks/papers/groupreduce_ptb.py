@@ -2,11 +2,12 @@
 
 A two-layer LSTM of 200 units is trained with dense tables, once. Each row then
 compresses its input and its output, measures the perplexity, trains everything
-but the compressed tables for one epoch more, and measures again. The first rows
-add one thing at a time at equal parameters, as the paper's Table 2; the others
-ask for the smallest tables within 3 % of the dense perplexity.
+but the compressed tables for one more epoch, and measures again. Like the
+paper's Table 2, the first rows add one thing at a time at equal parameters. The
+other rows look for the smallest tables within 3 % of the dense perplexity.
 
-A row is saved as it finishes, and a second run goes on where the first stopped.
+Each row is saved when it is done. A second run continues where the first
+stopped.
 
     python benchmarks/papers/groupreduce_ptb.py --data-dir ../shared/data
 """
@@ -28,6 +29,7 @@ from keras_embcomp.budgets import (
     group_ranks_by_error,
     group_ranks_by_frequency,
 )
+from keras_embcomp.text_tables import markdown
 
 UNITS, DROPOUT, EPOCHS, RATE = 200, 0.2, 6, 4e-3
 RETRAIN_RATE, NUM_GROUPS, SWEEPS = 1e-3, 5, 10
@@ -35,7 +37,7 @@ ABLATION = 8  # times smaller
 
 
 def one_group(weighted):
-    """Returns what makes the arguments of a plain SVD, or a weighted one."""
+    """Returns a function that makes the arguments of an SVD."""
 
     def arguments(table, parameters, counts):
         return {
@@ -48,7 +50,7 @@ def one_group(weighted):
 
 
 def groups(rule, sweeps=0):
-    """Returns what makes the arguments of five groups and a rule for ranks."""
+    """Returns a function that makes the arguments of five groups."""
 
     def arguments(table, parameters, counts):
         sizes = equal_groups(len(table), NUM_GROUPS)
@@ -70,7 +72,7 @@ def groups(rule, sweeps=0):
 
 BEST, SWEPT = groups("error"), groups("error", SWEEPS)
 
-# From a name to the method, how many times fewer numbers, and bits of each.
+# By name: the method, the ratio of the numbers, and the bits of a number.
 ROWS = {
     "SVD": (one_group(False), ABLATION, 32),
     "weighted SVD": (one_group(True), ABLATION, 32),
@@ -136,7 +138,7 @@ def compressed(dense, arguments, ratio, counts):
 
 
 def tables_of(model):
-    """Returns the weights of both tables: all but the bias and the places."""
+    """Returns the weights of both tables, without bias and places."""
     embedding, head = model.layers[1], model.layers[-1]
     return [
         *embedding.embeddings,
@@ -149,8 +151,8 @@ def tables_of(model):
 def quantize(weights, bits):
     """Rounds matrices to the middles of `2**bits` intervals; returns bytes.
 
-    As the paper, but with a range for each unit of rank, the shorter side of a
-    matrix, not for the whole matrix. Its two float32 numbers are counted.
+    Unlike the paper, each unit of rank (the shorter side of a matrix) has a
+    range of its own. Its two float32 numbers are counted.
     """
     size = 0
     for weight in weights:
@@ -165,59 +167,70 @@ def quantize(weights, bits):
     return size
 
 
+def bytes_of(model, bits):
+    """Returns the bytes of both tables, after rounding them to some bits."""
+    tables = tables_of(model)
+    if bits < 32:
+        stored = quantize(tables, bits)
+    else:
+        stored = sum(4 * np.prod(weight.shape) for weight in tables)
+    for layer in (model.layers[1], model.layers[-1]):
+        stored += 4 * layer.dense_shape[0] * layer.permuted
+    return float(stored)
+
+
+def measured(name, dense, data, counts):
+    """Returns the row of a name: its model before and after an epoch."""
+    train, validation, test = data
+    arguments, ratio, bits = ROWS[name]
+    keras.utils.set_random_seed(0)
+    start = time.time()
+    model = compressed(dense, arguments, ratio, counts)
+    stored = bytes_of(model, bits)
+    seconds = time.time() - start
+    model.compile(loss=dense.loss)
+    before = perplexity(model, test)
+    for weight in tables_of(model):
+        weight.trainable = False
+    (after,) = fit(model, train, validation, RETRAIN_RATE, 1)
+    return {
+        "name": name,
+        "ratio": ratio,
+        "bits": bits,
+        "ranks": [model.layers[i].group_ranks for i in (1, -1)],
+        "bytes": stored,
+        "test_before": before,
+        "validation": after,
+        "test": perplexity(model, test),
+        "seconds": seconds,
+    }
+
+
 def run(data_dir, names, results):
-    """Measures what is not in the results yet, one row a name."""
-    words, (train, validation, test) = load(data_dir)
+    """Measures the rows that the results do not have yet."""
+    words, data = load(data_dir)
+    train, validation, test = data
     counts = np.bincount(train, minlength=len(words))
     path = results.with_suffix(".weights.h5")
     dense = dense_model(path, words, train, validation)
     done = {row["name"] for row in read(results)}
-    size = 4 * 2 * len(words) * UNITS
     if "dense" not in done:
         scores = {
             f"{name}_before": perplexity(dense, text)
             for name, text in (("validation", validation), ("test", test))
         }
+        size = 4 * 2 * len(words) * UNITS
         add(results, {"name": "dense", "bytes": size, **scores})
     for name in names:
-        if name in done:
-            continue
-        arguments, ratio, bits = ROWS[name]
-        keras.utils.set_random_seed(0)
-        start = time.time()
-        model = compressed(dense, arguments, ratio, counts)
-        tables = tables_of(model)
-        stored = sum(4 * np.prod(weight.shape) for weight in tables)
-        if bits < 32:
-            stored = quantize(tables, bits)
-        for layer in (model.layers[1], model.layers[-1]):
-            stored += 4 * len(words) * layer.permuted
-        seconds = time.time() - start
-        model.compile(loss=dense.loss)
-        before = perplexity(model, test)
-        for weight in tables:
-            weight.trainable = False
-        (after,) = fit(model, train, validation, RETRAIN_RATE, 1)
-        row = {
-            "name": name,
-            "ratio": ratio,
-            "bits": bits,
-            "ranks": [model.layers[i].group_ranks for i in (1, -1)],
-            "bytes": float(stored),
-            "test_before": before,
-            "validation": after,
-            "test": perplexity(model, test),
-            "seconds": seconds,
-        }
-        add(results, row)
-        keras.utils.clear_session()
+        if name not in done:
+            add(results, measured(name, dense, data, counts))
+            keras.utils.clear_session()
 
 
 def table(rows):
-    """Returns the Markdown table, a line a row name."""
+    """Returns the Markdown table, with one line per name."""
     lines = [
-        "| tables | bytes | times smaller | test | retrained | to dense |",
-        "|---|---|---|---|---|---|",
+        ["tables", "bytes", "times smaller", "test", "retrained", "to dense"]
     ]
     rows = {row["name"]: row for row in rows}
     dense = rows["dense"]
@@ -227,11 +240,16 @@ def table(rows):
         row = rows[name]
         after = row.get("test", dense["test_before"])
         lines.append(
-            f"| {name} | {row['bytes']:,.0f} | "
-            f"{dense['bytes'] / row['bytes']:.1f} | {row['test_before']:.1f} | "
-            f"{after:.1f} | {after / dense['test_before'] - 1:+.1%} |"
+            [
+                name,
+                f"{row['bytes']:,.0f}",
+                f"{dense['bytes'] / row['bytes']:.1f}",
+                f"{row['test_before']:.1f}",
+                f"{after:.1f}",
+                f"{after / dense['test_before'] - 1:+.1%}",
+            ]
         )
-    return "\n".join(lines)
+    return markdown(lines, left=1)
 
 
 def main():

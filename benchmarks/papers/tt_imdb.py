@@ -1,11 +1,11 @@
 """Tensor trains on IMDB reviews: the experiment of Khrulkov et al. 2019.
 
-A two-layer bidirectional LSTM over a dense embedding and over the paper's three
-tensor trains, each trained from scratch under one budget. The checkpoint of a
-row is the best of its epochs on validation reviews; the test reviews are looked
-at once.
+A two-layer bidirectional LSTM is trained from scratch, in one budget for all
+rows: over a dense embedding, and over the paper's three tensor trains. Each row
+keeps its best epoch on validation reviews; the test reviews are used once.
 
-A row is saved as it finishes, and a second run goes on where the first stopped.
+Each row is saved when it is done. A second run continues where the first
+stopped.
 
     python benchmarks/papers/tt_imdb.py --data-dir ../shared/data
 """
@@ -23,11 +23,11 @@ from dense import DenseGradientEmbedding
 from results import add, parse_options, read
 
 from keras_embcomp import TTEmbedding
+from keras_embcomp.text_tables import markdown
 
 VOCABULARY, WIDTH, LSTM_UNITS, DROPOUT = 25_000, 256, 128, 0.5
 LENGTH, BATCH_SIZE, EPOCHS, VALIDATION = 80, 256, 4, 5_000
-# That of a dense embedding of Keras.
-STDDEV = 0.05 / 3**0.5
+STDDEV = 0.05 / 3**0.5  # as in a dense embedding of Keras
 
 DENSE = (VOCABULARY, WIDTH)
 TT1 = ((25, 30, 40), (4, 8, 8))
@@ -83,8 +83,8 @@ def read_reviews(path):
 def load(data_dir, length=LENGTH):
     """Returns `(ids, labels)` to train on, to validate on and to test on.
 
-    Ids go by frequency, 0 is padding, 1 an unknown word; of a review they are
-    the last ones.
+    Ids are sorted by frequency; 0 is padding, and 1 is an unknown word. Long
+    reviews keep their last words.
     """
     folder = Path(data_dir) / "imdb"
     train, labels = read_reviews(folder / "imdb_train.tsv.gz")
@@ -121,7 +121,7 @@ class BestWeights(keras.callbacks.Callback):
 
 
 def run(data_dir, names, seeds, results):
-    """Trains what is not in the results yet, one row a name and seed."""
+    """Trains the rows that the results do not have yet."""
     train, validation, test = load(data_dir)
     done = {(row["name"], row["seed"]) for row in read(results)}
     for seed in seeds:
@@ -167,11 +167,18 @@ def _natural_order(name):
 
 
 def table(rows):
-    """Returns the Markdown table, a line a row name."""
+    """Returns the Markdown table, with one line per name."""
     lines = [
-        "| model | shape | embedding parameters | compression | all parameters "
-        "| validation % | test % | seconds |",
-        "|---|---|---|---|---|---|---|---|",
+        [
+            "model",
+            "shape",
+            "embedding parameters",
+            "compression",
+            "all parameters",
+            "validation %",
+            "test %",
+            "seconds",
+        ]
     ]
     for name in sorted(ROWS, key=_natural_order):
         chosen = [row for row in rows if row["name"] == name]
@@ -183,11 +190,18 @@ def table(rows):
         test = np.mean([row["test"] for row in chosen])
         seconds = np.mean([row["seconds"] for row in chosen])
         lines.append(
-            f"| {name} | {shape} | {own:,} | {VOCABULARY * WIDTH / own:.1f} | "
-            f"{chosen[0]['parameters']:,} | {100 * best:.2f} | "
-            f"{100 * test:.2f} | {seconds:.0f} |"
+            [
+                name,
+                shape,
+                f"{own:,}",
+                f"{VOCABULARY * WIDTH / own:.1f}",
+                f"{chosen[0]['parameters']:,}",
+                f"{100 * best:.2f}",
+                f"{100 * test:.2f}",
+                f"{seconds:.0f}",
+            ]
         )
-    return "\n".join(lines)
+    return markdown(lines, left=2)
 
 
 def main():

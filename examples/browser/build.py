@@ -3,9 +3,9 @@
     python examples/sentence_classification.py --output /tmp/news
     python examples/browser/build.py /tmp/news
 
-Writes the dense and the compressed model as LiteRT files of one text at a
-time, the words, the labels, and texts with what the files say of them here to
-`build` beside this file. `npm start` serves the page.
+Writes to `build`, in the folder of this file: the dense and the compressed
+model as LiteRT files that take one text, the words, the labels, and texts with
+the probabilities that the files give here. `npm start` serves the page.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from text_pipeline import TextToIds  # noqa: E402
 
 from keras_embcomp import export_litert  # noqa: E402
 
-# From a name to the file of the main example and the numbers of its tables.
+# By name: the file of the main example, and the number format of its tables.
 MODELS = {
     "dense": ("dense.keras", "float32"),
     "compressed": ("model.keras", "float32"),
     "compressed, 4 bits": ("model.keras", "int4"),
 }
-# The first one stands in the page at its start; the others are hard to split.
+# The page starts with the first one; the others are hard to split.
 TEXTS = (
     "The Bank of England left interest rates unchanged on Thursday, and said "
     "that growth in house prices and consumer borrowing had slowed.",
@@ -97,7 +97,7 @@ def build(results, folder):
 
 
 def outputs_of(file, ids):
-    """Returns what a LiteRT file gives for each row of ids, here."""
+    """Returns the outputs of a LiteRT file for each row of ids."""
     runner = Interpreter(str(file)).get_signature_runner("serving_default")
     return [
         next(iter(runner(ids=row[None]).values()))[0].tolist() for row in ids

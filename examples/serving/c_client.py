@@ -33,7 +33,7 @@ def run_client(program, folder, inputs, signature="serving_default", seconds=0):
     """Returns the only output of a signature of one input, and the times.
 
     Raises:
-        RuntimeError: with what TensorFlow says, if it does not run.
+        RuntimeError: with TensorFlow's message, if the program fails.
     """
     content = (Path(folder) / "saved_model.pb").read_bytes()
     graph = saved_model_pb2.SavedModel.FromString(content).meta_graphs[0]

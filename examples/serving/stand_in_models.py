@@ -14,7 +14,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 
 class Version:
-    """A loaded SavedModel, warmed up with the requests that lie in it."""
+    """A loaded SavedModel, warmed up with its own requests."""
 
     def __init__(self, folder):
         self.number = int(folder.name)
@@ -53,7 +53,7 @@ class Version:
         """Returns outputs by name; inputs are not cast, as on the server.
 
         Raises:
-            ValueError: if names or dtypes are others than the signature's.
+            ValueError: if names or dtypes differ from the signature's.
             tf.errors.InvalidArgumentError: if the model refuses a value.
         """
         signature = self.signature(name)
@@ -80,7 +80,7 @@ class Version:
 
 
 class Model:
-    """The latest version in a folder, which is looked at again and again."""
+    """The latest version in a folder, which is polled."""
 
     def __init__(self, folder, seconds=0.2):
         self.folder = Path(folder)
@@ -95,7 +95,7 @@ class Model:
         self._watcher.start()
 
     def refresh(self):
-        """Loads the highest number of the folder, if it is another one."""
+        """Loads the highest version of the folder, if it is a new one."""
         names = [entry.name for entry in self.folder.iterdir()]
         latest = max((int(n) for n in names if n.isdecimal()), default=None)
         serving = self.version and self.version.number

@@ -113,7 +113,7 @@ def serving(folder, grpc_port=0, rest_port=0):
     """Serves a model within the context, which yields it and the two ports.
 
     Args:
-        folder: Path of the versions; its name is that of the model.
+        folder: Path of the versions; its name is the model's.
         grpc_port: Integer; 0 takes a free port.
         rest_port: Integer; 0 takes a free port.
     """
@@ -146,8 +146,8 @@ def main():
     parser.add_argument("--rest-port", type=int, default=8501)
     parser.add_argument("--seconds", type=float, help="stop after so many")
     options = parser.parse_args()
-    # The stock server has the operations of TensorFlow Text; so has this one,
-    # where they are installed.
+    # Like the stock server, offer the operations of TensorFlow Text, if they
+    # are installed.
     with contextlib.suppress(ImportError):
         import tensorflow_text  # noqa: F401
     ports = options.grpc_port, options.rest_port

@@ -15,6 +15,7 @@ from keras_embcomp.compression.plan import CompressionPlan, TablePlan
 from keras_embcomp.layers.method import Method
 from keras_embcomp.layers.methods import METHODS, method_named
 from keras_embcomp.models.find import Table, is_embedding, tables_of
+from keras_embcomp.numerics.blocks import squared_norms
 
 # A method and a number format.
 Try: TypeAlias = tuple[Method, str | None]
@@ -265,12 +266,12 @@ def _relative_error(method, number_format, arguments, table, counts):
     squares.
     """
     weights = frequency_weights(counts, len(table))
-    squares = weights @ np.square(table).sum(axis=1)
+    squares = weights @ squared_norms(table)
     if squares == 0:  # nothing counts that could be lost
         return 0.0
     if method.expected_loss is not None:
         lost = method.expected_loss(table, weights, **arguments)
     else:
         layer = fitted(method, number_format, arguments, table, counts)
-        lost = weights @ np.square(layer.to_dense() - table).sum(axis=1)
+        lost = weights @ squared_norms(layer.to_dense() - table)
     return float(np.sqrt(lost / squares))

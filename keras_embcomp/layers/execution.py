@@ -190,7 +190,8 @@ def naming_ids(layer: Any, ids: Tensor) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:  # each backend has a class of its own
+    except Exception as caught:  # each backend has a class of its own
+        error: Any = caught
         values = known_values(ids)
         vocabulary = layer.dense_shape[0]
         if values is None:

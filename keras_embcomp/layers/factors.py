@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_embcomp._types import Array, Factor, Tensor
+from keras_embcomp.numerics.blocks import row_blocks
 from keras_embcomp.numerics.quantized import (
     Format,
     fitted_scales,
@@ -124,9 +125,14 @@ class PackedFactor(RoundedFactor):
         return self._shaped(integers * self._scales(pick))
 
     def _assign(self, rows):
-        integers = rounded(rows, self._scales(), self.form)
-        integers = ops.convert_to_numpy(integers)
-        self.values.assign(packed(integers, self.form))
+        bytes_of_rows = self.form.packed_width(self.columns)
+        values = np.empty((len(rows), bytes_of_rows), self.form.dtype)
+        for part in row_blocks(len(rows)):
+            scales = self._scales(lambda variable, part=part: variable[part])
+            integers = rounded(rows[part], scales, self.form)
+            integers = ops.convert_to_numpy(integers)
+            values[part] = packed(integers, self.form)
+        self.values.assign(values)
 
 
 class FakePackedFactor(RoundedFactor):

@@ -6,6 +6,7 @@ from keras import ops
 from keras_embcomp._types import ArrayLike
 from keras_embcomp.checks import positive_int
 from keras_embcomp.layers.base import Compressed
+from keras_embcomp.layers.factors import RoundedFactor, in_numpy
 
 
 def resize_vocabulary(
@@ -14,10 +15,13 @@ def resize_vocabulary(
     """Returns a layer like a trained one with more or fewer words.
 
     Words that stay keep their ids and their rows, to the bit; the last ids are
-    dropped. A new word starts with the row of a known one, and is trained from
-    there, if the layer's rows train. A tensor train is different: new words
-    take the places that its shape has left, and beyond these whole slices of
-    its first core, copies of the slice of a known word.
+    dropped. In a quantized layer a factor that becomes tall or short may change
+    its layout of scales: its rows are then rounded again.
+
+    A new word starts with the row of a known one, and is trained from there, if
+    the layer's rows train. A tensor train is different: new words take the
+    places that its shape has left, and beyond these whole slices of its first
+    core, copies of the slice of a known word.
 
     Args:
         layer: A built compressed layer, quantized or not.
@@ -82,33 +86,41 @@ def _known(layer, like, count):
 
 
 def _copy_rows(old, new, sources, words_per_row):
-    """Copies weights; those of other sizes take their rows by source."""
-    same_layout = len(old.weights) == len(new.weights)
-    for before, after in zip(old.weights, new.weights, strict=False):
-        same_layout = same_layout and before.shape[1:] == after.shape[1:]
-        values = ops.convert_to_numpy(before)
-        if same_layout and before.shape != after.shape:
-            one = before.shape[0] == old.dense_shape[0]
-            words = 1 if one else words_per_row
-            rows = sources[::words] // words
-            same_layout = len(rows) == after.shape[0] and rows.max() < len(
-                values
-            )
-            values = values[rows] if same_layout else values
-        if same_layout:
-            after.assign(values)
-    if not same_layout or not _same_rows(old, new):
-        raise ValueError(
-            "`new_size` must not need scales of another layout: resize the "
-            "layer before it is quantized. Received: "
-            f"new_size={len(sources)} for layer '{old.name}' in "
-            f"{old.quantization_mode}"
-        )
+    """Copies weights; those of other sizes take their rows by source.
+
+    A factor in 8 or 4 bits keeps its integers and scales where the new one
+    stores them alike. Where it does not (scales of columns are worth their
+    bytes for tall factors only), its rows are rounded again.
+    """
+    words = old.dense_shape[0]
+    same = {
+        name: _stored_alike(factor, new._factors[name])
+        for name, factor in old._factors.items()
+    }
+    if all(same.values()):
+        pairs = zip(old.weights, new.weights, strict=True)
+    else:
+        pairs = zip(old._others(), new._others(), strict=True)
+
+    def rows_for(values, target):
+        """Returns rows of an array for a weight or factor of a new layer."""
+        if values.shape[0] == target.shape[0]:
+            return values
+        each = 1 if values.shape[0] == words else words_per_row
+        return values[sources[::each] // each]
+
+    for before, after in pairs:
+        after.assign(rows_for(ops.convert_to_numpy(before), after))
+    if not all(same.values()):
+        for name, factor in old._factors.items():
+            after = new._factors[name]
+            after.assign(rows_for(in_numpy(factor), after))
 
 
-def _same_rows(old, new):
-    """Returns whether the first rows of two layers are the same."""
-    if old.quantization_mode is None:
+def _stored_alike(old, new):
+    """Returns whether two factors have the same scales but for their rows."""
+    if not isinstance(old, RoundedFactor):
         return True
-    count = min(old.dense_shape[0], new.dense_shape[0])
-    return np.allclose(old.to_dense()[:count], new.to_dense()[:count])
+    steps = [x if x is None else x.shape[1:] for x in (old.steps, new.steps)]
+    alike = old.column_scales.shape == new.column_scales.shape
+    return alike and steps[0] == steps[1]

@@ -1,12 +1,12 @@
 """Rows and logits of a table that is decoded from narrow rows.
 
-A narrow row `u` stands for `f(u) P + b2`, with `f(u) = act(u + b1)` (Lioutas et
-al. 2020, Eq. 3, with the biases of its section on cost), or, beyond the paper,
-for `act(u K + b1) P + u S + b2`.
+A narrow row `u` is decoded to `act(u + b1) P + b2` (Lioutas et al. 2020, Eq. 3,
+with the biases of the paper's section on cost). Beyond the paper, it may be
+decoded to `act(u K + b1) P + u S + b2`, with a hidden layer and a shortcut.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -19,11 +19,11 @@ from keras_embcomp.numerics.low_rank import truncated_svd
 from keras_embcomp.numerics.streaming import RowScores
 
 _BLOCK_NUMBERS = 2**22
-_MOST_BLOCKS = 16  # XLA compiles many slowly
+_MOST_BLOCKS = 16  # XLA is slow to compile many
 
 
 class Decoder(NamedTuple):
-    """What narrow rows, of width `rank`, are decoded with.
+    """The weights that decode narrow rows of width `rank`.
 
     Attributes:
         activation: A function of tensors.
@@ -31,20 +31,20 @@ class Decoder(NamedTuple):
         projection: `P`, of shape `(hidden or rank, width)`.
         projection_bias: `b2`, of shape `(width,)`.
         kernel: `K`, of shape `(rank, hidden)`, or `None` for the paper's form.
-        shortcut: `S`, of shape `(rank, width)`, or `None` as `kernel`.
+        shortcut: `S`, of shape `(rank, width)`, or `None` without `K`.
     """
 
-    activation: Any
-    bias: Any
-    projection: Any
-    projection_bias: Any
-    kernel: Any = None
-    shortcut: Any = None
+    activation: Callable[[Tensor], Tensor]
+    bias: Factor
+    projection: Factor
+    projection_bias: Factor
+    kernel: Factor | None = None
+    shortcut: Factor | None = None
 
     def cast(
         self, execution: Execution, dtype: str, inputs: Tensor | None = None
     ) -> "Decoder":
-        """Returns the decoder with tensors of a dtype, as `whole`."""
+        """Returns the decoder as tensors (see `Execution.whole`)."""
         activation, *tensors = self
         return Decoder(
             activation,
@@ -69,11 +69,13 @@ class Decoder(NamedTuple):
         return ops.add(rows, self.projection_bias)
 
 
-def _hidden_product(execution, narrow, kernel):
-    """Returns `narrow @ kernel`, to be followed by an activation.
+def _hidden_product(
+    execution: Execution, narrow: Tensor, kernel: Tensor
+) -> Tensor:
+    """Returns `narrow @ kernel`, before an activation.
 
     The converter to LiteRT drops a ReLU after a product of two computed
-    matrices: files get one of stacks of matrices.
+    matrices. Files get a product of stacks of matrices instead.
     """
     if not execution.exporting:
         return ops.matmul(narrow, kernel)
@@ -85,12 +87,18 @@ def _hidden_product(execution, narrow, kernel):
 def decoded_logits(
     execution: Execution, hidden: Tensor, embeddings: Factor, decoder: Decoder
 ) -> list[Tensor]:
-    """Returns the logits in parts, tensors of shape `(..., rows of the part)`.
+    """Returns the logits in parts that follow each other, `(..., part)`.
 
-    They follow each other. With a kernel, features are wider than what is
-    stored, so each part decodes some narrow rows, and again for the gradients:
-    features of the whole vocabulary are never in memory. Without one, there is
-    one part.
+    With a kernel, features are wider than the narrow rows. Each part then
+    decodes a block of narrow rows, and decodes them again for the gradients,
+    so that the features of all rows are never in memory. Without a kernel,
+    there is one part.
+
+    Args:
+        execution: How the call runs.
+        hidden: Tensor of shape `(..., width)`.
+        embeddings: The narrow rows, `(vocabulary, rank)`.
+        decoder: What decodes them, in the dtype of `hidden`.
     """
     if decoder.kernel is None:
         if decoder.activation is keras.activations.linear:
@@ -100,10 +108,10 @@ def decoded_logits(
         )
         return [_projected(execution, hidden, narrow, decoder)]
     features = decoder.projection.shape[0]
-    product = _product(hidden, decoder)
+    product = _product(hidden, decoder.kernel, decoder.projection)
     activation, *tensors = decoder
 
-    def part(hidden, narrow, *tensors):
+    def part(hidden: Tensor, narrow: Tensor, *tensors: Tensor) -> Tensor:
         return product(execution, hidden, narrow, Decoder(activation, *tensors))
 
     if not execution.exporting and not isinstance(hidden, keras.KerasTensor):
@@ -137,36 +145,42 @@ def decoded_scores(
         bias = ops.expand_dims(decoder.projection_bias, 1)
         shared = (back, ops.matmul(hidden, bias), decoder.bias)
 
-        def scores(back, offset, bias, narrow):
+        def scores(
+            back: Tensor, offset: Tensor, bias: Tensor, narrow: Tensor
+        ) -> Tensor:
             features = decoder.activation(ops.add(narrow, bias))
             return ops.matmul(back, ops.transpose(features)) + offset
 
         return RowScores(scores, shared, rows, units=units)
-    product = _product(hidden, decoder)
+    product = _product(hidden, decoder.kernel, decoder.projection)
     activation, *tensors = decoder
 
-    def decoded(hidden, *tensors):
-        *tensors, narrow = tensors
+    def decoded(hidden: Tensor, *tensors_and_rows: Tensor) -> Tensor:
+        *tensors, narrow = tensors_and_rows
         return product(execution, hidden, narrow, Decoder(activation, *tensors))
 
     return RowScores(decoded, (hidden, *tensors), rows, units=units)
 
 
-def _product(hidden, decoder):
-    """Returns the cheaper of two functions that give logits.
+def _product(
+    hidden: Tensor, kernel: Factor, projection: Factor
+) -> Callable[..., Tensor]:
+    """Returns the cheaper of two functions that compute the same logits.
 
-    Few hidden states are projected to features and narrow rows; for many,
-    decoded rows are less to multiply with.
+    Few hidden states are projected to the width of features and of narrow
+    rows. Many are multiplied with decoded rows.
     """
-    features, width = decoder.projection.shape
-    rank = decoder.kernel.shape[0]
+    features, width = projection.shape
+    rank = kernel.shape[0]
     tokens = likely_count(hidden.shape[:-1])
     few = tokens * (features + rank - width) <= features * width
     return _projected if few else _multiplied
 
 
-def _projected(execution, hidden, narrow, decoder):
-    """Returns logits from products with features and narrow rows."""
+def _projected(
+    execution: Execution, hidden: Tensor, narrow: Tensor, decoder: Decoder
+) -> Tensor:
+    """Returns logits as products with features and with narrow rows."""
     back = ops.matmul(hidden, ops.transpose(decoder.projection))
     features = decoder.features(execution, narrow)
     logits = ops.matmul(back, ops.transpose(features))
@@ -177,8 +191,10 @@ def _projected(execution, hidden, narrow, decoder):
     return logits + ops.matmul(hidden, bias)
 
 
-def _affine_logits(execution, hidden, embeddings, decoder):
-    """Returns logits of `u P + b1 P + b2`: a number a token beside `u P`."""
+def _affine_logits(
+    execution: Execution, hidden: Tensor, embeddings: Factor, decoder: Decoder
+) -> Tensor:
+    """Returns the logits of `u P + b1 P + b2`: of `u P`, plus one per token."""
     back = ops.matmul(hidden, ops.transpose(decoder.projection))
     number = ops.matmul(back, ops.expand_dims(decoder.bias, 1))
     bias = ops.expand_dims(decoder.projection_bias, 1)
@@ -186,8 +202,10 @@ def _affine_logits(execution, hidden, embeddings, decoder):
     return execution.times_rows(back, embeddings) + number
 
 
-def _multiplied(execution, hidden, narrow, decoder):
-    """Returns logits from products with decoded rows."""
+def _multiplied(
+    execution: Execution, hidden: Tensor, narrow: Tensor, decoder: Decoder
+) -> Tensor:
+    """Returns logits as products with decoded rows."""
     rows = decoder.decode(execution, narrow)
     return ops.matmul(hidden, ops.transpose(rows))
 
@@ -195,11 +213,10 @@ def _multiplied(execution, hidden, narrow, decoder):
 def principal_rows(
     table: Array, rank: int, weights: Array
 ) -> tuple[Array, Array, Array, float]:
-    """Returns the best affine table of a rank, at a scale to learn at.
+    """Returns the best affine table of a rank, scaled for training.
 
-    Columns of the narrow rows have unit variance, and so has the table once it
-    is divided by `scale`: the rates of an optimizer then mean the same for
-    every table.
+    The columns of the narrow rows have unit variance, and so has the table
+    divided by `scale`. A learning rate then means the same for every table.
 
     Args:
         table: Array of shape `(vocabulary, width)`.
@@ -207,8 +224,9 @@ def principal_rows(
         weights: Array of shape `(vocabulary,)`, of mean 1.
 
     Returns:
-        Rows, directions, mean and scale, such that `(rows @ directions + mean)
-        * scale` has the least weighted sum of squared errors.
+        Rows `(vocabulary, rank)`, directions `(rank, width)`, mean `(width,)`
+        and scale. `(rows @ directions + mean) * scale` has the least weighted
+        sum of squared errors.
     """
     mean = (weights @ table / len(table)).astype(table.dtype)
     rows, directions = truncated_svd(table - mean, rank, weights)
@@ -223,10 +241,15 @@ def principal_rows(
 def lifted(
     rows: Array, directions: Array, mean: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """Returns the weights of the paper's form that give an affine table.
+    """Returns the weights, in the paper's form, of an affine table.
 
-    The bias lifts all features above 0, where ReLU is the identity and every
+    The bias lifts all features above 0. There ReLU is the identity, and every
     row has a gradient.
+
+    Args:
+        rows: Array of shape `(vocabulary, rank)`.
+        directions: Array of shape `(rank, width)`.
+        mean: Array of shape `(width,)`.
 
     Returns:
         `U`, `b1`, `P` and `b2`.
@@ -241,16 +264,16 @@ def regressed(
     table: Array,
     weights: Array,
 ) -> tuple[Array, Array, Array, Array]:
-    """Returns the weights of the paper's form that fit best of some.
+    """Returns the weights, in the paper's form, that fit a table best.
 
-    They differ in where they put the rows on the activation: many have a part
-    that is nearly straight, around 0 or above. The projection is the best for
-    each.
+    Several scales and offsets of the rows are tried. Many activations are
+    nearly straight around 0 or above, and there the affine table is kept. The
+    projection is fitted for each try.
 
     Args:
-        rows: Columns of unit variance.
+        rows: Array of shape `(vocabulary, rank)`, columns of unit variance.
         activation: A function of NumPy arrays.
-        table: What is to be approximated.
+        table: The table to fit, of shape `(vocabulary, width)`.
         weights: Array of shape `(vocabulary,)`.
 
     Returns:
@@ -274,7 +297,14 @@ def regressed(
 def with_hidden_layer(
     rows: Array, directions: Array, mean: Array, hidden: int, seed: int
 ) -> tuple[Array, ...]:
-    """Returns weights whose hidden layer adds nothing yet to an affine table.
+    """Returns the weights of an affine table plus a hidden layer that gives 0.
+
+    Args:
+        rows: Array of shape `(vocabulary, rank)`.
+        directions: Array of shape `(rank, width)`.
+        mean: Array of shape `(width,)`.
+        hidden: Integer. Width of the hidden layer.
+        seed: Integer. Seed of its kernel.
 
     Returns:
         `U`, `b1`, `P`, `b2`, `K` and `S`.
@@ -286,41 +316,46 @@ def with_hidden_layer(
     return rows, np.zeros(hidden), nothing, mean, kernel, directions
 
 
-def rescaled(
-    arrays: Sequence[Array], factor: float, scale: float
-) -> tuple[Array, ...]:
-    """Returns weights with `factor` times the rows, `scale` times the table.
+def rescaled(arrays: Sequence[Array], scale: float) -> tuple[Array, ...]:
+    """Returns weights of the table times `scale`, all scale on the left.
+
+    Each row of `P`, or of `S` with a hidden layer, gets the norm 1, and the
+    column of `U` that it is multiplied with gets its norm in exchange. An
+    optimizer with steps of one size, as Adam, then moves a row of the table as
+    it would move a row of a dense one.
 
     Args:
         arrays: `U`, `b1`, `P`, `b2` and, with a hidden layer, `K` and `S`.
-            Without one the activation must commute with the factor, as ReLU
-            does with any above 0.
-        factor: Number above 0.
+            Without a hidden layer, the activation must commute with numbers
+            above 0, as ReLU does.
         scale: Number above 0.
     """
     rows, bias, projection, projection_bias, *hidden = arrays
+    norms = np.linalg.norm(hidden[1] if hidden else projection, axis=1)
+    norms = np.where(norms > 0, norms, 1.0)
+    factors = norms * scale  # of the columns of `U`
     if hidden:
         kernel, shortcut = hidden
-        hidden = kernel / factor, shortcut * (scale / factor)
+        hidden = [kernel / factors[:, None], shortcut / norms[:, None]]
         projection = projection * scale
     else:
-        bias = bias * factor
-        projection = projection * (scale / factor)
-    return rows * factor, bias, projection, projection_bias * scale, *hidden
+        bias = bias * factors
+        projection = projection / norms[:, None]
+    return rows * factors, bias, projection, projection_bias * scale, *hidden
 
 
 def distilled_rank(
     vocabulary: int, width: int, parameters: int, hidden_dim: int | None = None
 ) -> int:
-    """Returns the largest rank of a distilled table with its biases.
+    """Returns the largest rank of a distilled table for a budget; at least 1.
 
-    `rank * (V + d + 1) + d` parameters, or with a hidden layer of width `h`
-    `rank * (V + h + d) + h * (d + 1) + d`. At least 1.
+    The table has `rank * (V + d + 1) + d` parameters with its biases. With a
+    hidden layer of width `h`, it has `rank * (V + h + d) + h * (d + 1) + d`.
 
     Args:
         vocabulary: Integer. Rows of the table.
         width: Integer. Columns of the table.
-        parameters: Number. At most so many numbers, if rank 1 has no more.
+        parameters: Number. The budget. Rank 1 may exceed it.
         hidden_dim: Integer, or `None` for the paper's form.
     """
     own, each = width, vocabulary + width + 1

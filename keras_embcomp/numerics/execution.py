@@ -1,4 +1,4 @@
-"""What runs a call: numerics are told, they do not ask."""
+"""How a call runs. The numerics are told; they do not ask."""
 
 from keras import ops
 
@@ -11,13 +11,13 @@ class Execution:
 
     Functions that look up rows or compute logits get one. This class is for
     plain tensors. Layers pass `keras_embcomp.layers.execution.LayerExecution`,
-    which knows what the backend is about to do with the call, and factors that
-    are stored in fewer bits.
+    which knows what the backend is about to do with the call, and which takes
+    quantized factors too.
 
     Attributes:
-        exporting: Whether the call is traced into a file that is to be small:
-            lookups are plain gathers, and what depends on weights alone must
-            not be computed beforehand.
+        exporting: Whether the call is traced into a file that is to be small.
+            Lookups are plain gathers then, and a converter must not compute
+            beforehand what depends on weights alone.
         in_xla: Whether TensorFlow traces the call for XLA.
         for_onnx: Whether the call may be traced into an ONNX file, which wraps
             negative ids a second time and truncates integer division.
@@ -28,11 +28,11 @@ class Execution:
     for_onnx: bool = False
 
     def gather(self, table: Tensor, ids: Tensor) -> Tensor:
-        """Returns `table[ids]` for a table that was computed."""
+        """Returns `table[ids]` for a computed table."""
         return ops.take(table, ids, axis=0)
 
     def take(self, factor: Factor, ids: Tensor) -> Tensor:
-        """Returns rows of a factor, with a dense gradient (`take_rows`)."""
+        """Returns `factor[ids]` with a dense gradient (see `take_rows`)."""
         return take_rows(factor, ids)
 
     def whole(
@@ -43,9 +43,9 @@ class Execution:
         Args:
             factor: Tensor, variable or quantized factor.
             dtype: A float dtype.
-            inputs: A tensor that a file is given when it runs. The file then
-                unpacks the factor in the call; a converter would otherwise
-                store the factor in floats.
+            inputs: An input of the exported file. The file then unpacks the
+                factor when it runs; without `inputs`, a converter would store
+                the factor in floats.
         """
         return ops.cast(factor, dtype)
 
@@ -57,7 +57,7 @@ class Execution:
         dtype: str,
         inputs: Tensor | None = None,
     ) -> Tensor:
-        """Returns a range of rows of a factor, as `whole` returns all."""
+        """Returns rows `start` to `end - 1`; otherwise like `whole`."""
         if end - start < factor.shape[0]:
             factor = factor[start:end]
         return self.whole(factor, dtype, inputs)
@@ -68,17 +68,18 @@ class Execution:
         return ops.matmul(hidden, ops.transpose(rows))
 
     def is_packed(self, factor: Factor) -> bool:
-        """Returns whether a factor is stored in bytes, to be unpacked."""
+        """Returns whether a factor is stored in bytes and must be unpacked."""
         return False
 
     def kept_out(self, weights: Tensor, inputs: Tensor) -> Tensor:
-        """Returns weights that no converter takes for constants.
+        """Returns weights in a form that no converter folds.
 
-        A converter computes what depends on constants alone, a cast for one,
-        and stores the result. Elsewhere these are the weights themselves.
+        A converter computes what depends on constants alone, such as a cast,
+        and stores the result. Without an export, the weights are returned
+        unchanged.
         """
         return weights
 
     def range_in_file(self, inputs: Tensor, start: int, end: int) -> Tensor:
-        """Returns `range(start, end)` that a file computes when it runs."""
+        """Returns `range(start, end)`, which a file computes when it runs."""
         return ops.arange(start, end, dtype="int32")

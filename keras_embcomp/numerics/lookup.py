@@ -1,4 +1,4 @@
-"""Row lookup: dense gradients, and ids out of range as in a dense table."""
+"""Row lookup, with dense gradients and the ids of a dense table."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def take_rows(table: Tensor, ids: Tensor) -> Tensor:
 
     An id out of range does what `keras.layers.Embedding` does on the backend.
 
-    On the TensorFlow backend a gather straight from a variable has
-    `IndexedSlices` with repeated ids for a gradient, and the adaptive
-    optimizers of Keras square the pieces before they sum them. The reshape
-    makes the gradient dense, hence equal to the other backends'.
+    On the TensorFlow backend, the gradient of a gather straight from a variable
+    is `IndexedSlices` with repeated ids, and the adaptive optimizers of Keras
+    square the slices before they sum them. The reshape makes the gradient
+    dense, and so equal to the gradient on other backends.
     """
     return ops.take(ops.reshape(table, table.shape), ids, axis=0)
 
@@ -58,18 +58,18 @@ def widened(ids: ArrayLike) -> Tensor:
 
 
 def likely_count(shape: Iterable[int | None]) -> int:
-    """Returns a product of sizes; an unknown one is Keras' default batch."""
+    """Returns the product of sizes; an unknown size counts 32, as in Keras."""
     return math.prod(32 if size is None else size for size in shape)
 
 
 def inside_and_outside(
     execution: Execution, ids: Tensor, vocabulary: int
 ) -> tuple[Tensor, Tensor]:
-    """Returns ids in range, and 1 for those outside, where others have 0.
+    """Returns ids clipped to the range, and 1 for each id outside it, else 0.
 
-    For lookups that compute with ids before they gather. What such a lookup
-    gathers for an id outside must lie above the gathered table too, so that
-    the backend does with it what it does in a dense table.
+    For lookups that compute with ids before they gather. For an id out of
+    range, such a lookup must gather from beyond its own table too. The backend
+    then does what it does for the dense table.
     """
     if not execution.exporting:
         ids = ops.where(ops.less(ids, 0), ids + vocabulary, ids)
@@ -85,11 +85,12 @@ def inside_and_outside(
 def from_the_end_once(
     execution: Execution, ids: Tensor, vocabulary: int
 ) -> Tensor:
-    """Returns ids of which a gather wraps none twice that is below zero.
+    """Returns ids that a gather wraps once at most.
 
     For lookups that gather with the ids as they come. Keras adds the
-    vocabulary to a negative id, and the gather of an ONNX file does so again:
-    an id that is too low would get the row of another.
+    vocabulary to a negative id, and the gather of an ONNX file does so again.
+    An id below `-vocabulary` would get the row of another id; it becomes
+    `vocabulary`, which is out of range.
     """
     if not execution.for_onnx:
         return ids

@@ -1,22 +1,22 @@
-"""The best low-rank approximation of a table, and ranks for a budget."""
+"""The best low-rank approximation of a table, and the rank for a budget."""
 
 from fractions import Fraction
 
 import numpy as np
 
+from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import (
     at_most,
     finite_table,
     frequency_weights,
     positive_int,
 )
-
-_BLOCK_ROWS = 16_384
+from keras_embcomp.numerics.blocks import row_blocks
 
 
 def truncated_svd(
-    table: np.ndarray, rank: int, frequencies: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+    table: ArrayLike, rank: int, frequencies: ArrayLike | None = None
+) -> tuple[Array, Array]:
     """Factors a table by its truncated singular value decomposition.
 
     With `A = table`, `Q = diag(sqrt(frequencies))` and `Q A ~ U S V^T`, the
@@ -27,10 +27,10 @@ def truncated_svd(
     coordinates. Time is `O(vocabulary * width^2)`; memory beyond the factors
     is `O(width^2)`, whatever the vocabulary.
 
-    The paper puts `S` into the right factor. The entries of the left one are
-    then about `1 / sqrt(vocabulary)`, and a step of Adam moves a row by a large
-    part of itself; with the scale on the left it moves it as it would move a
-    row of the table.
+    The paper puts `S` into the right factor. The entries of the left factor are
+    then about `1 / sqrt(vocabulary)`, and a step of Adam changes a row by a
+    large part of its norm. With `S` in the left factor, a step changes a row as
+    it would change a row of the table.
 
     Args:
         table: Array of shape `(vocabulary, width)`.
@@ -43,8 +43,9 @@ def truncated_svd(
         whose product minimises the (weighted) sum of squared errors.
 
     Raises:
-        ValueError: for a table that is not two-dimensional and finite, a rank
-            above its width, or counts of another length or below zero.
+        ValueError: if the table is not two-dimensional and finite, if the rank
+            exceeds its width, or if the counts have another length or are
+            negative.
     """
     table = finite_table("table", table)
     vocabulary, width = table.shape
@@ -53,13 +54,12 @@ def truncated_svd(
     _, directions = np.linalg.eigh(weighted_gram(table, weights))
     directions = directions[:, ::-1][:, :rank]
     left = np.empty((vocabulary, rank), "float32")
-    for start in range(0, vocabulary, _BLOCK_ROWS):
-        rows = table[start : start + _BLOCK_ROWS]
-        left[start : start + _BLOCK_ROWS] = rows @ directions
+    for part in row_blocks(vocabulary):
+        left[part] = table[part] @ directions
     return left, directions.T.astype("float32")
 
 
-def weighted_gram(table: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighted_gram(table: Array, weights: Array) -> Array:
     """Returns `A^T Q^2 A` in float64, of shape `(width, width)`.
 
     Its eigenvalues are the squared singular values of `Q A`.
@@ -69,10 +69,9 @@ def weighted_gram(table: np.ndarray, weights: np.ndarray) -> np.ndarray:
         weights: The diagonal of `Q^2`, of shape `(vocabulary,)`.
     """
     gram = np.zeros((table.shape[1],) * 2)
-    for start in range(0, len(table), _BLOCK_ROWS):
-        rows = table[start : start + _BLOCK_ROWS].astype("float64")
-        scales = weights[start : start + _BLOCK_ROWS, None]
-        gram += rows.T @ (rows * scales)
+    for part in row_blocks(len(table)):
+        rows = table[part].astype("float64")
+        gram += rows.T @ (rows * weights[part, None])
     return gram
 
 
@@ -86,8 +85,8 @@ def low_rank_from_fraction(vocabulary: int, width: int, fraction: float) -> int:
     Args:
         vocabulary: Integer. Rows of the table.
         width: Integer. Columns of the table.
-        fraction: Number above 0, at most 1: parameters kept over parameters
-            of the dense table.
+        fraction: Number above 0, at most 1: the parameters that are kept,
+            divided by the parameters of the dense table.
 
     Raises:
         ValueError: if `fraction` is out of its range.
@@ -97,6 +96,6 @@ def low_rank_from_fraction(vocabulary: int, width: int, fraction: float) -> int:
             "`fraction` must be above 0 and at most 1. "
             f"Received: fraction={fraction}"
         )
-    # str() reads 0.1 as one tenth: a binary 0.1 can floor to one rank less.
+    # str() makes 0.1 exactly one tenth; a binary 0.1 can give one rank less.
     kept = Fraction(str(float(fraction))) * vocabulary * width
     return min(max(int(kept / (vocabulary + width)), 1), width)

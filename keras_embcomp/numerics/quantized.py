@@ -1,9 +1,9 @@
-"""Factors in 8 or 4 bits: integers, and scales that are small themselves.
+"""Quantized factors: integers of 8 or 4 bits, and their scales.
 
-An entry is `integer * column_scale * row_scale`. A column of a tall factor has
-a float for a scale; a block of a row has one byte, which says a sign and an
-eighth of an octave. In 4 bits the integers are -8 to 7, and the sign gives the
-entry that is largest in its block the 8.
+An entry is `integer * column_scale * row_scale`. Each column of a tall factor
+has a float32 scale. Each block of a row has a scale of one byte, a *step*: a
+sign, and a power of two in eighths of an octave. In 4 bits the integers are -8
+to 7; the sign of the step lets the entry of largest size in a block be -8.
 """
 
 import math
@@ -12,12 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
-_LEAST_BYTES = 8  # of a row that has scales of its own beside its columns'
-_COLUMN_SHARE = 16  # the least bytes of integers for one of column scales
-_STEPS = 8  # of a row scale in an octave
+from keras_embcomp._types import Array, Tensor
+from keras_embcomp.numerics.blocks import row_blocks, unit_of
+
+_LEAST_BYTES = 8  # of a row that has scales besides the columns' scales
+_COLUMN_SHARE = 16  # least bytes of integers per byte of column scales
+_STEPS = 8  # in an octave
 _SEARCHED = 12  # steps below the scale that clips nothing
-_SMALLEST = 127
-_CHUNK_ROWS = 16_384
+_SMALLEST = 127  # the step of the smallest scale
 
 
 class Format(NamedTuple):
@@ -25,7 +27,8 @@ class Format(NamedTuple):
 
     Attributes:
         bits: 8 or 4.
-        block: Columns that share a scale of a row, or `None` for all.
+        block: Number of columns that share a scale of a row; `None` for all
+            columns.
     """
 
     bits: int
@@ -38,71 +41,84 @@ class Format(NamedTuple):
 
     @property
     def dtype(self) -> str:
+        """The dtype in which integers are stored."""
         return "uint8" if self.bits == 4 else "int8"
 
-    def packed_width(self, columns) -> int:
-        """Returns how many bytes a row takes."""
+    def packed_width(self, columns: int) -> int:
+        """Returns the bytes of a row's integers."""
         return -(-columns * self.bits // 8)
 
-    def width_of_block(self, columns) -> int:
+    def width_of_block(self, columns: int) -> int:
+        """Returns the number of columns that share a scale of a row."""
         return min(self.block or columns, columns)
 
-    def column_scales(self, rows, columns) -> int:
-        """Returns how many scales of columns there are: one, or one each."""
+    def column_scales(self, rows: int, columns: int) -> int:
+        """Returns the number of column scales: one per column, or just one."""
         pays = rows * self.bits // 8 >= 4 * _COLUMN_SHARE
         return columns if pays else 1
 
-    def row_scales(self, rows, columns) -> int:
-        """Returns how many scales a row has of its own."""
+    def row_scales(self, rows: int, columns: int) -> int:
+        """Returns the number of scales of each row."""
         narrow = self.packed_width(columns) < _LEAST_BYTES
         if narrow and self.column_scales(rows, columns) > 1:
             return 0
         return -(-columns // self.width_of_block(columns))
 
 
-def fitted_scales(table, form):
-    """Returns scales with the least squared error of those that are tried.
+def fitted_scales(table: Array, form: Format) -> tuple[Array, Array | None]:
+    """Returns the scales with the least squared error among those tried.
 
     Args:
         table: Finite float array of shape `(rows, columns)`.
         form: A `Format`.
 
     Returns:
-        Scales of columns, float32, and steps of row scales, int8 of shape
-        `(rows, blocks)`, or `None`.
+        The column scales, float32 of shape `(columns,)` or `(1,)`, and the
+        steps of the row scales, int8 of shape `(rows, blocks)`, or `None`.
     """
     rows, columns = table.shape
     table = np.asarray(table, "float32")
+    unit = unit_of(table)
+    if unit != 1:
+        column_scales, steps = fitted_scales(table / np.float32(unit), form)
+        return column_scales * np.float32(unit), steps
     if not form.row_scales(rows, columns):
         return _scales_of_columns(table, form), None
     scales = np.ones(form.column_scales(rows, columns), "float32")
     if len(scales) > 1:
-        scales = np.sqrt(np.square(table).mean(axis=0, dtype="float64"))
+        squares = np.zeros(columns)
+        for part in row_blocks(rows):
+            squares += np.square(table[part]).sum(axis=0, dtype="float64")
+        scales = np.sqrt(squares / rows)
         scales = np.where(scales > 0, scales, 1).astype("float32")
-    most = max(float(np.abs(table / scales).max(initial=0)), 1e-30)
-    # One step more than what is needed, as a step of 0 has no sign.
-    base = most / form.largest * 2 ** (1 / _STEPS)
+    most = max(
+        float(np.abs(table[part] / scales).max()) for part in row_blocks(rows)
+    )
+    # One step more than needed, because a step of 0 has no sign.
+    base = (most or 1.0) / form.largest * 2 ** (1 / _STEPS)
     scales = (scales * base).astype("float32")
-    steps = [
-        _steps_of_rows(table[start : start + _CHUNK_ROWS], scales, form)
-        for start in range(0, rows, _CHUNK_ROWS)
+    blocks = [
+        _steps_of_rows(table[part], scales, form) for part in row_blocks(rows)
     ]
-    return scales, np.concatenate(steps)
+    return scales, np.concatenate(blocks)
 
 
-def _scales_of_columns(table, form):
+def _scales_of_columns(table: Array, form: Format) -> Array:
     extremes = _signed_extremes(table, 0)
     widest = np.where(extremes == 0, 1, extremes) / _largest_signed(form)
     best, least = widest, np.full(table.shape[1], np.inf)
     for step in range(_SEARCHED):
         scales = (widest * 2 ** (-step / _STEPS)).astype("float32")
-        errors = _squared_errors(table, scales, form).sum(axis=0)
+        errors = np.zeros(table.shape[1])
+        for part in row_blocks(len(table)):
+            squares = _squared_errors(table[part], scales, form)
+            errors += squares.sum(axis=0, dtype="float64")
         best = np.where(errors < least, scales, best)
         least = np.minimum(errors, least)
     return best.astype("float32")
 
 
-def _steps_of_rows(table, scales, form):
+def _steps_of_rows(table: Array, scales: Array, form: Format) -> Array:
     columns = table.shape[1]
     width = form.width_of_block(columns)
     missing = -columns % width
@@ -125,33 +141,36 @@ def _steps_of_rows(table, scales, form):
     return best.astype("int8")
 
 
-def _signed_extremes(table, axis):
+def _signed_extremes(table: Array, axis: int) -> Array:
+    """Returns the entries of largest size along an axis, with their signs."""
     high, low = table.max(axis=axis), table.min(axis=axis)
     return np.where(high > -low, high, low)
 
 
-def _largest_signed(form):
-    """Returns the integer that the entry with the largest size shall have."""
+def _largest_signed(form: Format) -> int:
+    """Returns the integer for the entry of largest size."""
     return -8 if form.bits == 4 else 127
 
 
-def _squared_errors(table, scales, form):
+def _squared_errors(table: Array, scales: Array, form: Format) -> Array:
     low, high = _range(form)
     return np.square(
         np.clip(np.rint(table / scales), low, high) * scales - table
     )
 
 
-def _range(form):
+def _range(form: Format) -> tuple[int, int]:
     return (-8, 7) if form.bits == 4 else (-127, 127)
 
 
-def _of_steps(steps):
-    """Returns the row scales of steps in NumPy."""
+def _of_steps(steps: Array) -> Array:
+    """Returns the row scales of steps, in NumPy."""
     return np.sign(steps) * np.exp2(-np.abs(steps) / _STEPS)
 
 
-def scales_of(column_scales, steps, form, columns):
+def scales_of(
+    column_scales: Tensor, steps: Tensor | None, form: Format, columns: int
+) -> Tensor:
     """Returns scales that multiply integers of shape `(..., columns)`.
 
     Args:
@@ -174,16 +193,16 @@ def scales_of(column_scales, steps, form, columns):
     return scales * column_scales
 
 
-def rounded(rows, scales, form):
-    """Returns the integers nearest to rows, as floats."""
+def rounded(rows: Tensor, scales: Tensor, form: Format) -> Tensor:
+    """Returns the integers nearest to `rows / scales`, as floats."""
     return ops.clip(ops.round(ops.divide(rows, scales)), *_range(form))
 
 
-def packed(integers, form):
+def packed(integers: Array, form: Format) -> Array:
     """Returns integers, a float array `(rows, columns)`, as bytes.
 
-    In 4 bits, a byte has an entry of the left half of a row in its low bits,
-    and one of the right half in its high ones.
+    In 4 bits, the low bits of a byte hold an entry of the left half of a row,
+    and the high bits hold an entry of the right half.
     """
     if form.bits == 8:
         return integers.astype("int8")
@@ -194,8 +213,8 @@ def packed(integers, form):
     return left + 16 * right
 
 
-def unpacked(codes, form, columns):
-    """Returns the integers of bytes, as float32 of shape `(..., columns)`."""
+def unpacked(codes: Tensor, form: Format, columns: int) -> Tensor:
+    """Returns the integers in bytes, as float32 of shape `(..., columns)`."""
     codes = ops.cast(codes, "float32")
     if form.bits == 8:
         return codes

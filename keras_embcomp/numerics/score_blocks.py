@@ -1,24 +1,28 @@
-"""Scores of a vocabulary that come in blocks: the best, and normalised ones.
+"""Scores of a vocabulary in blocks: the largest, and log-probabilities.
 
-Blocks are tensors of shape `(..., size)` that follow each other; a position is
-one in all of them. Every shape is static, so all of it compiles with XLA.
+Blocks are tensors of shape `(..., size)` that follow each other. A position
+counts the scores of all blocks from 0. Every shape is static, so that XLA
+compiles all functions.
 """
 
 import math
+from collections.abc import Sequence
 
 from keras import ops
+
+from keras_embcomp._types import Tensor
 
 _SHORTEST_RUN = 8
 
 
-def inverse(places):
-    """Returns the inverse of a permutation, an int32 tensor."""
+def inverse(places: Tensor) -> Tensor:
+    """Returns the inverse of a permutation as an int32 tensor."""
     numbers = ops.arange(places.shape[0], dtype="int32")
     return ops.scatter(ops.expand_dims(places, 1), numbers, places.shape)
 
 
-def with_bias(blocks, bias):
-    """Returns the blocks with the bias of each position added."""
+def with_bias(blocks: Sequence[Tensor], bias: Tensor) -> list[Tensor]:
+    """Returns the blocks plus the bias, of shape `(vocabulary,)`."""
     ends = [0]
     for block in blocks:
         ends.append(ends[-1] + block.shape[-1])
@@ -28,10 +32,11 @@ def with_bias(blocks, bias):
     ]
 
 
-def largest(blocks, k):
-    """Returns the `k` largest scores, falling, and their positions.
+def largest(blocks: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """Returns the `k` largest scores in falling order, and their positions.
 
-    Of equal scores the first ones are taken, as by `ops.top_k`.
+    Both have the shape `(..., k)`. Ties go to the lower position, as in
+    `ops.top_k`.
     """
     scores, positions, start = [], [], 0
     for block in blocks:
@@ -46,12 +51,13 @@ def largest(blocks, k):
     return best, ops.take_along_axis(positions, chosen, axis=-1)
 
 
-def _largest_in_runs(scores, k):
-    """Returns `ops.top_k(scores, k)`, which looks at all scores, sooner.
+def _largest_in_runs(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Returns `ops.top_k(scores, k)`, faster.
 
-    The `k` largest scores are in the `k` runs whose best scores are largest.
-    So the runs' best are found first, a maximum, and only `k` runs are
-    searched. Kept in their order, they keep the first of equal scores.
+    `ops.top_k` searches all scores. Here the scores are cut into runs. The `k`
+    largest scores are in the `k` runs with the largest maxima, so only these
+    runs are searched. They stay in their order, so that ties still go to the
+    lower position.
     """
     size = scores.shape[-1]
     length = _run_length(size, k)
@@ -66,7 +72,7 @@ def _largest_in_runs(scores, k):
     rows = ops.reshape(scores, (-1, length))
     runs = ops.top_k(ops.reshape(ops.max(rows, axis=-1), (-1, count)), k)[1]
     runs = ops.sort(ops.cast(runs, "int32"), axis=-1)
-    # Numbers of the tokens, whose count a symbolic tensor does not tell.
+    # Numbers of the tokens. A symbolic tensor does not know how many.
     token = ops.cumsum(ops.ones_like(runs[:, :1]), axis=0) - 1
     searched = ops.take(rows, runs + count * token, axis=0)
     best, places = ops.top_k(ops.reshape(searched, (-1, k * length)), k)
@@ -77,11 +83,11 @@ def _largest_in_runs(scores, k):
     return ops.reshape(best, shape), ops.reshape(places, shape)
 
 
-def _run_length(size, k):
-    """Returns a length for which there are as many runs as candidates.
+def _run_length(size: int, k: int) -> int:
+    """Returns a run length with about as many runs as scores in `k` runs.
 
-    Of the lengths within a factor of two of that, the nearest that divides
-    `size`, so that nothing is padded, or else that itself.
+    That length is `sqrt(size / k)`. Within a factor of two of it, the nearest
+    divisor of `size` needs no padding; without a divisor, the length stays.
     """
     wanted = max(_SHORTEST_RUN, round(math.sqrt(size / k)))
     lengths = range(-(-wanted // 2), 2 * wanted + 1)
@@ -89,12 +95,12 @@ def _run_length(size, k):
     return min(divisors, key=lambda one: abs(one - wanted), default=wanted)
 
 
-def log_probabilities(blocks, positions):
-    """Returns the log-softmax of the scores at positions in range.
+def log_probabilities(blocks: Sequence[Tensor], positions: Tensor) -> Tensor:
+    """Returns the log-softmax at some positions, of shape `(...)`.
 
     Args:
         blocks: Tensors of shape `(..., size)`.
-        positions: int32 tensor of shape `(...)`.
+        positions: int32 tensor of shape `(...)`. All are in range.
     """
     totals, own, start = [], 0, 0
     for block in blocks:

@@ -1,11 +1,13 @@
 """Products of many small matrices."""
 
+from collections.abc import Callable
+
 from keras import ops
 
 from keras_embcomp._types import Tensor
 from keras_embcomp.numerics.execution import Execution
 
-# Beyond this many products for each of `n`, XLA stores them.
+# XLA stores the products if there are more than this for each of `n`.
 _FUSED = 2**14
 
 
@@ -14,8 +16,8 @@ def batched_product(
 ) -> Tensor:
     """Returns the products of `(n, a, r)` and `(n, r, b)`: `(n, a, b)`.
 
-    XLA for CPUs, as TensorFlow has it, is slow at the small products of their
-    gradients, and faster at sums, which it fuses. Elsewhere sums are slower.
+    In TensorFlow, XLA for CPUs is slow at the small products of the gradients.
+    There the gradients are sums, which XLA fuses. Elsewhere sums are slower.
     """
     few = left.shape[1] * left.shape[2] * right.shape[2] <= _FUSED
     if few and execution.in_xla and _only_cpus():
@@ -23,10 +25,12 @@ def batched_product(
     return ops.matmul(left, right)
 
 
-def _product_with_sums_for_gradients(left, right):
+def _product_with_sums_for_gradients(left: Tensor, right: Tensor) -> Tensor:
     @ops.custom_gradient
-    def product(left, right):
-        def gradients(upstream):
+    def product(
+        left: Tensor, right: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+        def gradients(upstream: Tensor) -> tuple[Tensor, Tensor]:
             upstream = upstream[:, :, None, :]
             return (
                 ops.sum(upstream * right[:, None, :, :], axis=3),
@@ -38,7 +42,7 @@ def _product_with_sums_for_gradients(left, right):
     return product(left, right)
 
 
-def _only_cpus():
+def _only_cpus() -> bool:
     import tensorflow as tf
 
     return not tf.config.list_physical_devices("GPU")

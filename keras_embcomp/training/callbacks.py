@@ -1,16 +1,28 @@
 """The cyclically annealed learning rate, for `model.fit`."""
 
 import os
+import warnings
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_embcomp._compat import cycled_rate, set_cycled_rate
-from keras_embcomp.checks import positive_int
+from keras_embcomp._compat import (
+    callbacks_beside,
+    cycled_rate,
+    set_cycled_rate,
+)
+from keras_embcomp.checks import positive_int, positive_number
 from keras_embcomp.training.schedules import (
     annealed_upper_bound,
     triangular_rate,
+)
+
+# Callbacks of Keras that assign the rate, which a cycle does not let them.
+_SETTERS = (
+    keras.callbacks.LearningRateScheduler,
+    keras.callbacks.ReduceLROnPlateau,
 )
 
 
@@ -28,7 +40,8 @@ class CyclicallyAnnealedLearningRate(keras.callbacks.Callback):
     it moves in every iteration, with `steps_per_execution` above 1 and under
     `jit_compile` too, and costs no call from Python. Only the bound is
     assigned, once an epoch. A second `fit` starts again from the first bound
-    and goes on in the cycle where the optimizer is. `history` shows, as
+    and goes on in the cycle where the optimizer is; to continue a run, give
+    `fit` the `initial_epoch` to go on from. `history` shows, as
     `learning_rate`, the rate of the last iteration of each epoch.
 
     When training ends, the optimizer gets its own rate back; after a `fit` that
@@ -43,6 +56,8 @@ class CyclicallyAnnealedLearningRate(keras.callbacks.Callback):
         decay_rate: Number above 0, at most 1, by which the bound is
             multiplied.
         decay_epochs: Integer. Epochs between two decays.
+        optimizer: The optimizer to cycle, in a model that trains with several.
+            `None` cycles the one of `model.compile`.
 
     Example:
 
@@ -61,24 +76,30 @@ class CyclicallyAnnealedLearningRate(keras.callbacks.Callback):
         step_size: int = 1000,
         decay_rate: float = 0.1,
         decay_epochs: int = 1,
+        optimizer: Any = None,
     ) -> None:
         super().__init__()
-        if not 0 < min_learning_rate < max_learning_rate < np.inf:
+        self.max_learning_rate = positive_number(
+            "max_learning_rate", max_learning_rate
+        )
+        self.min_learning_rate = positive_number(
+            "min_learning_rate", min_learning_rate
+        )
+        if self.min_learning_rate >= self.max_learning_rate:
             raise ValueError(
-                "`min_learning_rate` must be above 0 and below "
-                "`max_learning_rate`. Received: min_learning_rate="
-                f"{min_learning_rate}, max_learning_rate={max_learning_rate}"
+                "`min_learning_rate` must be below `max_learning_rate`. "
+                f"Received: min_learning_rate={min_learning_rate}, "
+                f"max_learning_rate={max_learning_rate}"
             )
-        if not 0 < decay_rate <= 1:
+        self.step_size = positive_int("step_size", step_size)
+        self.decay_rate = positive_number("decay_rate", decay_rate)
+        if self.decay_rate > 1:
             raise ValueError(
-                "`decay_rate` must be above 0 and at most 1. "
+                "`decay_rate` must not exceed 1. "
                 f"Received: decay_rate={decay_rate}"
             )
-        self.max_learning_rate = float(max_learning_rate)
-        self.min_learning_rate = float(min_learning_rate)
-        self.step_size = positive_int("step_size", step_size)
-        self.decay_rate = float(decay_rate)
         self.decay_epochs = positive_int("decay_epochs", decay_epochs)
+        self._optimizer = optimizer
 
     def upper_bound(self, epoch: int) -> float:
         """Returns the upper bound in an epoch, counted from 0."""
@@ -128,11 +149,29 @@ class CyclicallyAnnealedLearningRate(keras.callbacks.Callback):
         axes.legend()
         figure.savefig(path, dpi=150)
 
+    @property
+    def _cycled(self):
+        """The optimizer, or the one under its loss scale."""
+        optimizer = self._optimizer or self.model.optimizer
+        return getattr(optimizer, "inner_optimizer", optimizer)
+
     def set_model(self, model):
         super().set_model(model)
+        for other in callbacks_beside():
+            if isinstance(other, _SETTERS):
+                raise ValueError(
+                    "`callbacks` must hold one that sets the learning rate. "
+                    "Received: CyclicallyAnnealedLearningRate and "
+                    f"{type(other).__name__}"
+                )
         # Here, for `BackupAndRestore` may load a bound into the variable
         # before `on_train_begin` is called.
-        optimizer = _plain_optimizer(model.optimizer)
+        optimizer = self._cycled
+        if optimizer is None:
+            raise ValueError(
+                "The model must be compiled with an optimizer, or one be given "
+                "as `optimizer`, to be cycled. Received: optimizer=None"
+            )
         _put_back(optimizer)  # in case a `fit` was interrupted
         rate = cycled_rate(optimizer)
         if not isinstance(rate, keras.Variable):
@@ -144,7 +183,7 @@ class CyclicallyAnnealedLearningRate(keras.callbacks.Callback):
         self._own_rate = float(ops.convert_to_numpy(rate))
 
     def on_train_begin(self, logs=None):
-        optimizer = _plain_optimizer(self.model.optimizer)
+        optimizer = self._cycled
         _put_back(optimizer)  # in case the list has another such callback
         cycle = _CycleRate(
             cycled_rate(optimizer),
@@ -157,18 +196,26 @@ class CyclicallyAnnealedLearningRate(keras.callbacks.Callback):
         self.model.make_train_function(force=True)
 
     def on_epoch_begin(self, epoch, logs=None):
-        cycle = cycled_rate(_plain_optimizer(self.model.optimizer))
+        cycle = cycled_rate(self._cycled)
         cycle.upper_bound.assign(self.upper_bound(epoch))
+        self._iterations = int(ops.convert_to_numpy(self._cycled.iterations))
 
     def on_epoch_end(self, epoch, logs=None):
-        optimizer = _plain_optimizer(self.model.optimizer)
+        optimizer = self._cycled
         cycled_rate(optimizer).upper_bound.assign(self._own_rate)
         iterations = int(ops.convert_to_numpy(optimizer.iterations))
+        if iterations == self._iterations:
+            warnings.warn(
+                f"The optimizer that is cycled, {optimizer.name}, made no step "
+                f"in epoch {epoch}: give the one that trains the model as "
+                "`optimizer`.",
+                stacklevel=2,
+            )
         if logs is not None:
             logs["learning_rate"] = self.learning_rate(epoch, iterations)
 
     def on_train_end(self, logs=None):
-        _put_back(_plain_optimizer(self.model.optimizer))
+        _put_back(self._cycled)
         self.model.train_function = None
 
 
@@ -202,11 +249,6 @@ class _CycleRate(keras.optimizers.schedules.LearningRateSchedule):
         # A model saved while it trains is loaded with a plain rate: the
         # schedule is the callback's.
         return config["learning_rate"]
-
-
-def _plain_optimizer(optimizer):
-    """Returns the optimizer under a loss scale, or the optimizer itself."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def _put_back(optimizer):

@@ -1,16 +1,18 @@
 """Cross-entropy over a vocabulary whose logits would not fit into memory."""
 
+import numbers
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_embcomp._compat import set_mask
 from keras_embcomp._types import Tensor
 from keras_embcomp.checks import positive_int
 from keras_embcomp.layers.base import Compressed
 from keras_embcomp.layers.execution import known_values
-from keras_embcomp.numerics.lookup import likely_count, take_rows
+from keras_embcomp.numerics.lookup import likely_count, take_rows, widened
 from keras_embcomp.numerics.score_blocks import inverse
 from keras_embcomp.numerics.streaming import default_block_size, sums_of_scores
 
@@ -23,6 +25,7 @@ def compressed_crossentropy(
     num_sampled: int | None = None,
     seed: Any = None,
     block_size: int | None = None,
+    ignore_class: int | None = None,
 ) -> Tensor:
     """Returns the softmax cross-entropy of each label, without the logits.
 
@@ -51,6 +54,9 @@ def compressed_crossentropy(
         seed: Integer or `keras.random.SeedGenerator`, for `num_sampled`.
         block_size: Integer, or `None` for one that suits the number of tokens.
             Smaller blocks take less memory.
+        ignore_class: Integer or `None`. A label whose loss is 0, in range or
+            not. As with Keras' loss, the result then has a mask, so that a
+            mean of `keras.losses.Loss` is over the other labels.
 
     Returns:
         Tensor of the shape of `labels`, float32 at least.
@@ -72,8 +78,8 @@ def compressed_crossentropy(
     - [Wijmans et al., 2024](https://arxiv.org/abs/2411.09009)
     - [Jean et al., 2015](https://arxiv.org/abs/1412.2007), for `num_sampled`
     """
-    check_options(label_smoothing, num_sampled, block_size)
-    hidden, labels = _checked(head, hidden, labels)
+    check_options(label_smoothing, num_sampled, block_size, ignore_class)
+    hidden, labels, counted = _checked(head, hidden, labels, ignore_class)
     units, width = head.dense_shape
     shape = ops.shape(labels)
     tokens = ops.reshape(ops.cast(hidden, head.compute_dtype), (-1, width))
@@ -93,11 +99,19 @@ def compressed_crossentropy(
         losses = logsumexp - (1 - label_smoothing) * own
         if label_smoothing:
             losses = losses - label_smoothing / units * totals
-    return ops.reshape(ops.where(known, losses, float("nan")), shape)
+    losses = ops.where(known, losses, float("nan"))
+    losses = ops.reshape(losses, shape)
+    if counted is not None:
+        losses = ops.where(counted, losses, 0)
+        set_mask(losses, counted)
+    return losses
 
 
 def check_options(
-    label_smoothing: float, num_sampled: int | None, block_size: int | None
+    label_smoothing: float,
+    num_sampled: int | None,
+    block_size: int | None,
+    ignore_class: int | None = None,
 ) -> None:
     """Raises if the options of the loss are out of range."""
     if not 0 <= label_smoothing < 1:
@@ -114,6 +128,14 @@ def check_options(
             )
     if block_size is not None:
         positive_int("block_size", block_size)
+    if ignore_class is not None and (
+        isinstance(ignore_class, bool)
+        or not isinstance(ignore_class, numbers.Integral)
+    ):
+        raise ValueError(
+            "`ignore_class` must be an integer or None. "
+            f"Received: ignore_class={ignore_class}"
+        )
 
 
 def check_head(head: Any) -> None:
@@ -125,8 +147,12 @@ def check_head(head: Any) -> None:
         )
 
 
-def _checked(head, hidden, labels):
-    """Returns hidden states and labels as tensors that fit the head."""
+def _checked(head, hidden, labels, ignore_class):
+    """Returns hidden states and labels as tensors that fit the head.
+
+    Labels have 32 bits or more. The third value says which of them are not of
+    the class to ignore, which label 0 stands for; `None` if there is none.
+    """
     check_head(head)
     if not head.built:
         raise ValueError(
@@ -141,19 +167,21 @@ def _checked(head, hidden, labels):
         )
     units, width = head.dense_shape
     values = known_values(labels)
-    if values is not None and values.size:
-        least, most = values.min(), values.max()
+    if values is not None and values.dtype.kind in "iu":
+        if ignore_class is not None:
+            values = values[values != ignore_class]
+        least, most = values.min(initial=0), values.max(initial=0)
         if least < 0 or most >= units:
             raise ValueError(
                 f"`labels` must be from 0 to {units - 1}. "
                 f"Received: labels from {least} to {most}"
             )
-    labels = ops.convert_to_tensor(labels)
     if not keras.backend.is_int_dtype(labels.dtype):
         raise ValueError(
             "`labels` must be integers. "
             f"Received: labels of dtype {labels.dtype}"
         )
+    labels = widened(labels)
     fits = hidden.shape[-1] == width and (
         len(labels.shape) == len(hidden.shape) - 1
     )
@@ -167,7 +195,10 @@ def _checked(head, hidden, labels):
             f"{tuple(hidden.shape)}, labels of shape {tuple(labels.shape)}, "
             f"width={width}"
         )
-    return hidden, labels
+    if ignore_class is None:
+        return hidden, labels, None
+    counted = ops.not_equal(labels, ignore_class)
+    return hidden, ops.where(counted, labels, 0), counted
 
 
 def _summed_in(head):
@@ -190,7 +221,8 @@ def _sums(head, tokens, block_size, with_totals):
     bias = head.bias
     if bias is not None and places is not None:
         bias = take_rows(bias, inverse(places))
-    logsumexps, totals, start = [], 0, 0
+    logsumexps, start = [], 0
+    totals: Any = 0
     for part in scores:
         end = start + part.units
         logsumexp, total = sums_of_scores(

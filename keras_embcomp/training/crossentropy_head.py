@@ -3,10 +3,12 @@
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_embcomp._compat import get_mask, set_mask
 from keras_embcomp._types import Tensor
 from keras_embcomp.layers.base import Compressed
+from keras_embcomp.numerics.lookup import widened
 from keras_embcomp.training.crossentropy import (
     check_head,
     check_options,
@@ -34,6 +36,7 @@ class CrossentropyHead(keras.layers.Layer):
         num_sampled: Integer or `None`, see `compressed_crossentropy`.
         seed: Integer or `None`. Seed of the units that are drawn.
         block_size: Integer or `None`, see `compressed_crossentropy`.
+        ignore_class: Integer or `None`, see `compressed_crossentropy`.
         **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
 
     Input shape:
@@ -60,16 +63,18 @@ class CrossentropyHead(keras.layers.Layer):
         num_sampled: int | None = None,
         seed: int | None = None,
         block_size: int | None = None,
+        ignore_class: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_options(label_smoothing, num_sampled, block_size)
+        check_options(label_smoothing, num_sampled, block_size, ignore_class)
         check_head(head)
         self.head = head
         self.label_smoothing = label_smoothing
         self.num_sampled = num_sampled
         self.seed = seed
         self.block_size = block_size
+        self.ignore_class = ignore_class
         self.seed_generator = None
         if num_sampled is not None:
             self.seed_generator = keras.random.SeedGenerator(seed)
@@ -99,6 +104,7 @@ class CrossentropyHead(keras.layers.Layer):
             num_sampled=self.num_sampled if sampled else None,
             seed=self.seed_generator if sampled else None,
             block_size=self.block_size,
+            ignore_class=self.ignore_class,
         )
 
     def get_config(self):
@@ -109,6 +115,7 @@ class CrossentropyHead(keras.layers.Layer):
             "num_sampled": self.num_sampled,
             "seed": self.seed,
             "block_size": self.block_size,
+            "ignore_class": self.ignore_class,
         }
 
     @classmethod
@@ -141,12 +148,37 @@ class HeadCrossentropy(keras.losses.Loss):
                 "after it was loaded: model.compile(model.optimizer, "
                 "model.layers[-1].loss). Received: the loss of a file"
             )
-        # Not by `Loss`, which would make floats of labels.
-        losses = self._losses_of(y_pred, y_true)
         mask = get_mask(y_pred)
+        labels = _counted(y_true, mask, sample_weight)
+        # Not by `Loss`, which would make floats of labels.
+        losses = self._losses_of(y_pred, labels)
+        own = get_mask(losses)  # without the class to ignore
+        if mask is not None and own is not None:
+            mask = ops.logical_and(mask, own)
+        mask = own if mask is None else mask
         if mask is not None:
             set_mask(losses, mask)
         return super().__call__(losses, losses, sample_weight)
 
     def call(self, y_true, y_pred):
         return y_pred
+
+
+def _counted(labels, mask, sample_weight):
+    """Returns labels with 0 in the place of those that do not count.
+
+    What is masked or has no weight may be out of range, as -1 often is. Its
+    loss is multiplied by 0, which NaN outlives.
+    """
+    for counts in (mask, sample_weight):
+        if counts is None:
+            continue
+        counts = ops.not_equal(ops.convert_to_tensor(counts), 0)
+        missing = len(labels.shape) - len(counts.shape)
+        for _ in range(missing):
+            counts = ops.expand_dims(counts, -1)
+        if missing < 0:  # weights of shape `(batch, 1)`, as for a dense target
+            counts = ops.squeeze(counts, -1)
+        labels = widened(labels)
+        labels = ops.where(counts, labels, ops.zeros_like(labels))
+    return labels

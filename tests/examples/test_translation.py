@@ -3,8 +3,8 @@ import gzip
 import keras
 import numpy as np
 import pytest
+import small_tables
 import translation_data
-import translation_methods
 import translation_model
 from translation_data import END, PADDING, START, Pairs, Subwords
 
@@ -87,7 +87,7 @@ def test_messages_of_the_package_are_pairs_that_do_not_leak():
 def model(subwords):
     size = len(subwords.pieces)
     return translation_model.transformer(
-        translation_methods.dense_tokens(size, 16), 16
+        translation_model.dense_tokens(size, 16), 16
     )
 
 
@@ -114,20 +114,20 @@ def test_the_loss_is_that_of_smoothed_labels(generator):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", translation_methods.METHODS)
+@pytest.mark.parametrize("method", small_tables.FITTED)
 def test_a_small_table_takes_the_place_of_the_dense_one(
     method, model, subwords
 ):
     size = model.tokens.input_dim
     counts = 1 + np.arange(size)[::-1]
-    tokens = translation_methods.METHODS[method](model.tokens, 1.6, counts)
+    tokens = small_tables.FITTED[method](model.tokens, 1.6, counts)
     assert tokens.count_params() <= size * 16 / 1.6
     copy = translation_model.with_tokens(model, tokens, 16)
     inputs = {
         "source": subwords.ids(SENTENCES, 9),
         "target": subwords.ids(SENTENCES, 9, start=True),
     }
-    tokens_of_dense = translation_methods.dense_tokens(size, 16)
+    tokens_of_dense = translation_model.dense_tokens(size, 16)
     same = translation_model.with_tokens(model, tokens_of_dense, 16)
     tokens_of_dense.set_weights([tokens.to_dense()])
     np.testing.assert_allclose(copy(inputs), same(inputs), atol=1e-4)

@@ -108,6 +108,50 @@ def test_a_resized_layer_goes_on_training(tmp_path):
     np.testing.assert_array_equal(loaded(x), model(x))
 
 
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+@pytest.mark.parametrize("sizes", [(60, 300), (300, 60), (300, 310)])
+@pytest.mark.parametrize("name", ["low rank", "distilled", "tensor train"])
+def test_a_quantized_layer_can_be_resized(name, sizes, mode, generator):
+    """Also where scales of columns begin to be worth their bytes, or cease."""
+    words, size = sizes
+    layer = {
+        "low rank": lambda: LowRankEmbedding(words, WIDTH, 3),
+        "distilled": lambda: DistilledEmbedding(words, WIDTH, 3, hidden_dim=5),
+        "tensor train": lambda: TTEmbedding(
+            words, WIDTH, tt_ranks=3, num_cores=2
+        ),
+    }[name]()
+    layer.build()
+    for weight in layer.trainable_weights:
+        weight.assign(generator.normal(size=weight.shape))
+    layer.quantize(mode)
+    table = layer.to_dense()
+    new = resize_vocabulary(layer, size, like=5)
+    assert new.quantization_mode == mode
+    assert new.dtype_policy == layer.dtype_policy
+    kept = min(words, size)
+    lost = np.linalg.norm(new.to_dense()[:kept] - table[:kept])
+    share = lost / np.linalg.norm(table[:kept])
+    if sizes == (300, 310):
+        np.testing.assert_allclose(share, 0, atol=1e-6)
+    # A factor is rounded once more, at most; there are up to three.
+    assert share < {"int8": 0.02, "int4": 0.2}[mode]
+    if name != "tensor train":
+        row = np.broadcast_to(table[5], new.to_dense()[kept:].shape)
+        error = np.linalg.norm(new.to_dense()[kept:] - row)
+        assert error <= 0.3 * np.linalg.norm(row)
+
+
+def test_a_layer_that_is_trained_as_if_quantized_can_be_resized(generator):
+    layer = LowRankEmbedding(WORDS, WIDTH, 3)
+    layer.build()
+    layer.fake_quantize("int4")
+    new = resize_vocabulary(layer, 400, like=3)
+    assert new.fake_quantization == layer.fake_quantization
+    new.quantize("int4")
+    assert new.to_dense().shape == (400, WIDTH)
+
+
 def test_refuses_what_cannot_be():
     layer = LowRankEmbedding(WORDS, WIDTH, 3)
     with pytest.raises(ValueError, match="must be a built compressed layer"):

@@ -277,14 +277,20 @@ def test_a_schedule_in_the_optimizer_is_refused():
     [
         (
             {"min_learning_rate": 0.1},
-            "`min_learning_rate` must be above 0 and below "
+            "`min_learning_rate` must be below "
             "`max_learning_rate`. Received: min_learning_rate=0.1, "
             "max_learning_rate=0.1",
         ),
-        ({"min_learning_rate": 0}, "above 0"),
+        (
+            {"min_learning_rate": 0},
+            "`min_learning_rate` must be a finite number ab",
+        ),
         ({"step_size": 0}, "`step_size` must be a positive integer"),
         ({"decay_epochs": -1}, "`decay_epochs` must be a positive integer"),
-        ({"decay_rate": 1.1}, "`decay_rate` must be above 0 and at most 1"),
+        ({"decay_rate": 1.1}, "`decay_rate` must not exceed 1"),
+        ({"decay_rate": "x"}, "Received: decay_rate=x"),
+        ({"decay_rate": None}, "Received: decay_rate=None"),
+        ({"max_learning_rate": "1"}, "Received: max_learning_rate=1"),
         ({"decay_rate": 0.0}, "Received: decay_rate=0.0"),
     ],
 )
@@ -298,3 +304,67 @@ def test_plots_the_schedule(tmp_path):
     path = tmp_path / "schedule.png"
     CyclicallyAnnealedLearningRate(**SCHEDULE).plot(path, 5, STEPS)
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        keras.callbacks.ReduceLROnPlateau("loss"),
+        keras.callbacks.LearningRateScheduler(lambda epoch: 0.1),
+    ],
+    ids=lambda other: type(other).__name__,
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_another_callback_that_sets_the_rate_is_refused_at_once(other, first):
+    model = one_weight_model()
+    callbacks = [CyclicallyAnnealedLearningRate(**SCHEDULE), other]
+    callbacks = callbacks if first else callbacks[::-1]
+    data = np.ones((4, 1)), np.ones(4)
+    with pytest.raises(ValueError) as error:
+        model.fit(*data, callbacks=callbacks, verbose=0)
+    assert str(error.value) == (
+        "`callbacks` must hold one that sets the learning rate. Received: "
+        f"CyclicallyAnnealedLearningRate and {type(other).__name__}"
+    )
+    assert weight(model) == 0
+    model.fit(*data, verbose=0)  # with the optimizer's own rate again
+    assert weight(model) == 0.5
+
+
+def test_a_model_without_an_optimizer_is_refused_in_words():
+    model = one_weight_model()
+    model.compile(optimizer=None, loss="mse")
+    with pytest.raises(ValueError, match="must be compiled with an optimizer"):
+        fit(model, 1)
+
+
+class TwoOptimizers(keras.Model):
+    """Trains by an optimizer that is not the one of `compile`."""
+
+    def __init__(self):
+        super().__init__()
+        self.own = keras.optimizers.SGD(0.5)
+        self.kernel = self.add_weight(shape=(1, 1), initializer="zeros")
+        self.built = True
+
+    def call(self, inputs):
+        return inputs @ self.kernel
+
+    def train_step(self, data):
+        # The gradient of the only weight is -1.
+        self.own.apply([tf.constant([[-1.0]])], [self.kernel])
+        return {"loss": tf.constant(0.0)}
+
+
+@pytest.mark.tensorflow_only
+def test_one_of_several_optimizers_is_cycled_and_no_idle_one_in_silence():
+    model = TwoOptimizers()
+    model.compile(keras.optimizers.Adam(), jit_compile=False)
+    data = np.ones((STEPS, 1)), np.ones(STEPS)
+    schedule = CyclicallyAnnealedLearningRate(**SCHEDULE, optimizer=model.own)
+    model.fit(*data, 1, 2, callbacks=[schedule], verbose=0)
+    assert weight(model) == pytest.approx(sum(expected_rates(2)), rel=1e-5)
+    assert float(model.own.learning_rate) == 0.5
+    idle = CyclicallyAnnealedLearningRate(**SCHEDULE)
+    with pytest.warns(UserWarning, match="made no step in epoch 0: give the"):
+        model.fit(*data, 1, callbacks=[idle], verbose=0)

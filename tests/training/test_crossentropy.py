@@ -251,3 +251,75 @@ def test_says_what_is_wrong(generator):
     ):
         with pytest.raises(ValueError, match=message):
             compressed_crossentropy(layer, hidden, labels, **options)
+
+
+DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64")
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, "uint64"])
+@pytest.mark.parametrize("units", [256, 307, 70_000])
+def test_labels_of_every_integer_type_have_the_loss_of_keras(
+    units, dtype, generator
+):
+    """The bound is not a number of the labels' own type: 256 is not a uint8."""
+    head = LowRankSoftmax(units, 3, activation=None)
+    head.build((None, WIDTH))
+    most = min(units - 1, np.iinfo(dtype).max)
+    labels = np.array([0, most // 2, most], dtype)
+    hidden = some_hidden(generator, 3)
+    expected = keras.losses.sparse_categorical_crossentropy(
+        labels.astype("int32"), head(hidden), from_logits=True
+    )
+    for found in (
+        compressed_crossentropy(head, hidden, labels),
+        -head.log_prob(hidden, labels),
+    ):
+        check_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64"])
+def test_narrow_labels_have_the_loss_of_keras_when_compiled(
+    dtype, compiled, generator
+):
+    head = LowRankSoftmax(307, 3, activation=None)
+    head.build((None, WIDTH))
+    labels = np.array([0, 51, 100], dtype)
+    hidden = some_hidden(generator, 3)
+    expected = compressed_crossentropy(head, hidden, labels.astype("int32"))
+    function = compiled(
+        lambda hidden, labels: compressed_crossentropy(head, hidden, labels)
+    )
+    check_close(function(hidden, labels), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ignored", [-1, 7, VOCABULARY + 5])
+@every_case
+def test_a_class_that_is_ignored_has_no_loss(case, ignored, generator):
+    layer, hidden = built(case), some_hidden(generator, 4, 3)
+    labels = some_labels(generator, 4, 3)
+    labels[labels == ignored] += 1
+    plain = compressed_crossentropy(layer, hidden, labels)
+    left = labels.copy()
+    left[1:3, 0] = ignored
+    found = compressed_crossentropy(layer, hidden, left, ignore_class=ignored)
+    expected = ops.convert_to_numpy(plain).copy()
+    expected[1:3, 0] = 0
+    check_close(found, expected, rtol=1e-6)
+    mask = ops.convert_to_numpy(found._keras_mask)
+    np.testing.assert_array_equal(mask, left != ignored)
+
+
+def test_labels_and_the_class_to_ignore_are_checked(generator):
+    head = LowRankSoftmax(9, 3)
+    head.build((None, WIDTH))
+    hidden = some_hidden(generator, 2)
+    with pytest.raises(ValueError, match="Received: labels from -1 to 3"):
+        compressed_crossentropy(head, hidden, np.array([-1, 3]))
+    with pytest.raises(ValueError, match="Received: labels from 0 to 9"):
+        compressed_crossentropy(
+            head, hidden, np.array([-1, 9]), ignore_class=-1
+        )
+    with pytest.raises(ValueError, match="`ignore_class` must be an integer"):
+        compressed_crossentropy(
+            head, hidden, np.array([1, 2]), ignore_class=0.5
+        )

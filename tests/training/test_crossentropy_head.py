@@ -108,3 +108,55 @@ def test_says_what_is_wrong():
         CrossentropyHead(GroupReduceSoftmax(UNITS, **GROUPS), num_sampled=-1)
     with pytest.raises(ValueError, match="`head` must be a layer of"):
         CrossentropyHead(layers.Dense(UNITS))
+
+
+@pytest.mark.parametrize("how", ["mask", "weights", "ignore_class"])
+def test_positions_that_do_not_count_may_have_any_label(how, generator):
+    """As with Keras' own loss, where it takes such labels at all."""
+    options = {"ignore_class": -1} if how == "ignore_class" else {}
+    _, model, end = dense_and_streamed(mask_zero=how == "mask", **options)
+    ids = generator.integers(1, UNITS, (12, 6)).astype("int32")
+    labels = generator.integers(0, UNITS, (12, 6)).astype("int32")
+    ids[:, 4:] = 0
+    weights = None
+    if how == "weights":
+        weights = np.ones((12, 6), "float32")
+        weights[:, 4:] = 0
+    model.compile("sgd", end.loss, jit_compile=False)
+    start, found = model.get_weights(), []
+    for rest in (0, -1, UNITS + 7):
+        if how == "ignore_class" and rest != -1:
+            continue
+        model.set_weights(start)
+        labels[:, 4:] = rest
+        history = model.fit(
+            ids, labels, sample_weight=weights, shuffle=False, verbose=0
+        ).history
+        found.append((history["loss"][0], model.get_weights()))
+    if how == "ignore_class":
+        # The mean over the other labels, which the logits have too.
+        model.set_weights(start)
+        hidden = model.predict(ids, verbose=0)
+        own = compressed_crossentropy(end.head, hidden[:, :4], labels[:, :4])
+        found.append((float(keras.ops.mean(own)), found[0][1]))
+    for loss, weights_after in found[1:]:
+        np.testing.assert_allclose(loss, found[0][0], rtol=1e-5)
+        for one, other in zip(weights_after, found[0][1], strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(12,), (12, 1), (12, 6)])
+def test_weights_of_fewer_axes_count_as_with_the_loss_of_logits(
+    shape, generator
+):
+    logits, states, end = dense_and_streamed()
+    ids, labels, _ = some_data(generator, 12)
+    weights = generator.integers(0, 2, shape).astype("float32")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    logits.compile("sgd", loss, jit_compile=False)
+    states.compile("sgd", end.loss, jit_compile=False)
+    found = states.evaluate(ids, labels, 12, sample_weight=weights, verbose=0)
+    expected = logits.evaluate(
+        ids, labels, 12, sample_weight=weights, verbose=0
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -119,9 +119,6 @@ def fitted_weights(
     rows, directions, mean, scale = principal_rows(table, rank, weights)
     affine = rows, directions, mean
     table = table / scale
-    # Entries as large as a dense table's, so that an optimizer moves them as
-    # much when the layer is trained further.
-    factor = scale * (table.shape[1] / rank) ** 0.5
 
     def of_array(array):
         return ops.convert_to_numpy(activation(array))
@@ -129,12 +126,10 @@ def fitted_weights(
     if hidden_dim:
         start = with_hidden_layer(*affine, hidden_dim, seed)
     else:
-        arrays = lifted(*affine)
-        moved = rescaled(arrays, factor, scale)
+        moved = rescaled(lifted(*affine), scale)
         features = (moved[0] + moved[1]).astype("float32")
         if np.array_equal(of_array(features), features):
             return moved
-        factor = 1.0
         start = regressed(rows, of_array, table, weights)
     found = _learned(
         _Decoded(activation, start),
@@ -145,7 +140,11 @@ def fitted_weights(
         seed=seed,
         verbose=verbose,
     )
-    return rescaled(found, factor, scale)
+    if hidden_dim:
+        return rescaled(found, scale)
+    # The activation commutes with no factor.
+    narrow, bias, projection, projection_bias = found
+    return narrow, bias, projection * scale, projection_bias * scale
 
 
 def _learned(layer, table, weights, *, epochs, learning_rate, seed, verbose):

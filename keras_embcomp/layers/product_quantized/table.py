@@ -285,7 +285,7 @@ class ProductQuantizedTable(Compressed):
         self.codebooks.assign(codebooks.reshape(size, self.part_width))
         self.projection.assign(projection)
         kept = found.kept
-        if self.kept_scales is not None:
+        if self.kept_scales is not None and kept is not None:
             kept, scales = rows_in_bytes(kept)
             self.kept_scales.assign(scales)
         if self.kept is not None:

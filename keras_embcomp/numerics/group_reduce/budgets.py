@@ -25,7 +25,11 @@ from keras_embcomp.numerics.low_rank import weighted_gram
 
 
 def equal_groups(vocabulary: int, num_groups: int) -> tuple[int, ...]:
-    """Returns group sizes that differ by at most one."""
+    """Returns group sizes that differ by at most one.
+
+    Raises:
+        ValueError: unless there are from 1 to `vocabulary` groups.
+    """
     _check_num_groups(vocabulary, num_groups)
     least, more = divmod(vocabulary, num_groups)
     return tuple(least + (p < more) for p in range(num_groups))
@@ -36,8 +40,12 @@ def growing_groups(
 ) -> tuple[int, ...]:
     """Returns group sizes, each about `growth` times the one before it.
 
-    Sizes above 256, but the least of them, are multiples of 64: the search of
-    `top_k` is faster then.
+    Sizes above 256 are multiples of 64, except the least of them, because
+    `top_k` then searches faster.
+
+    Raises:
+        ValueError: unless there are from 1 to `vocabulary` groups, and
+            `growth` is above 0.
     """
     _check_num_groups(vocabulary, num_groups)
     positive_number("growth", growth)
@@ -64,7 +72,7 @@ def group_reduce_parameters(
 ) -> int:
     """Returns the parameters of a table in groups: `sum k_p (n_p + d)`.
 
-    A group counts `n_p d` where that is no more.
+    A group that is stored dense has `n_p d`.
     """
     return sum(
         min(rank * (size + width), size * width)
@@ -81,20 +89,21 @@ def group_ranks_by_frequency(
 ) -> tuple[int, ...]:
     """Returns ranks in proportion to the mean frequencies of groups.
 
-    The rule of Chen et al. 2018: the least frequent group has rank `r`, another
-    `r` times its mean frequency over that of the least frequent, with the
-    largest `r` that the parameters allow. A rank is at least 1, and at most the
-    size of its group and the width.
+    The rule of Chen et al. 2018: the group with the least mean frequency has
+    rank `r`. Any other group has `r` times the ratio of its mean frequency to
+    the least one. `r` is the largest that the parameters allow. A rank is at
+    least 1, and at most the size of its group and the width.
 
     Args:
         group_sizes: Sizes of the groups, the most frequent first.
         width: Columns of the table.
-        parameters: Integer. At most so many numbers.
-        frequencies: Counts of shape `(vocabulary,)`; zeros are smoothed.
-        sort: Boolean. Whether the groups are by frequency, or as rows come.
+        parameters: Integer. The budget.
+        frequencies: Counts of shape `(vocabulary,)`. Zeros are smoothed.
+        sort: Boolean. Whether rows are grouped by frequency. If `False`, they
+            are grouped in the order of the table.
 
     Raises:
-        ValueError: if rank 1 everywhere has more parameters; says how many.
+        ValueError: if rank 1 in every group exceeds the budget.
     """
     positive_int("width", width)
     group_sizes = checked_sizes("words", len(frequencies), group_sizes)
@@ -103,7 +112,7 @@ def group_ranks_by_frequency(
     means = np.add.reduceat(falling, starts_of(group_sizes)) / group_sizes
     most = np.minimum(group_sizes, width)
 
-    def ranks(least):
+    def ranks(least: float) -> tuple[int, ...]:
         wanted = np.floor(least * means / means.min()).astype("int64")
         return tuple(np.clip(wanted, 1, most).tolist())
 
@@ -117,7 +126,7 @@ def group_ranks_by_frequency(
 
 
 def group_ranks_by_error(
-    table: Array,
+    table: ArrayLike,
     group_sizes: Sequence[int],
     parameters: int,
     frequencies: ArrayLike | None = None,
@@ -125,19 +134,20 @@ def group_ranks_by_error(
 ) -> tuple[int, ...]:
     """Returns the ranks with about the least weighted error.
 
-    One by one, the group gets a rank more whose weighted squared error it
-    lowers most for each parameter. Beyond the paper: the rule there looks at
-    frequencies alone, this one at what each group holds as well.
+    Ranks are raised one by one. Each time, the group is chosen whose weighted
+    squared error falls most for each added parameter. This goes beyond Chen et
+    al. 2018, whose rule uses frequencies alone and not the rows of a group.
 
     Args:
         table: Array of shape `(vocabulary, width)`.
         group_sizes: Sizes of the groups, the most frequent first.
-        parameters: Integer. At most so many numbers.
-        frequencies: Counts of shape `(vocabulary,)`; zeros are smoothed.
-        sort: Boolean. Whether the groups are by frequency, or as rows come.
+        parameters: Integer. The budget.
+        frequencies: Counts of shape `(vocabulary,)`. Zeros are smoothed.
+        sort: Boolean. Whether rows are grouped by frequency. If `False`, they
+            are grouped in the order of the table.
 
     Raises:
-        ValueError: if rank 1 everywhere has more parameters; says how many.
+        ValueError: if rank 1 in every group exceeds the budget.
     """
     table = finite_table("table", table)
     group_sizes = checked_sizes("rows of the table", len(table), group_sizes)
@@ -168,10 +178,13 @@ def group_ranks_by_error(
     return tuple(ranks)
 
 
-def _steps(eigenvalues, size, width):
-    """Returns `(error lowered per parameter, parameters, rank)` from rank 1.
+def _steps(
+    eigenvalues: Array, size: int, width: int
+) -> list[tuple[float, int, int]]:
+    """Returns what each rise of a group's rank, from rank 1, gains and costs.
 
-    The last step stores the group dense.
+    A step is `(fall of the error per parameter, parameters, rank)`. The last
+    step stores the group dense.
     """
     most = min(size, width)
     dense = next(
@@ -188,7 +201,9 @@ def _steps(eigenvalues, size, width):
     return steps
 
 
-def _check_parameters(group_sizes, width, parameters):
+def _check_parameters(
+    group_sizes: Sequence[int], width: int, parameters: int
+) -> None:
     least = group_reduce_parameters(group_sizes, [1] * len(group_sizes), width)
     if parameters < least:
         raise ValueError(

@@ -1,11 +1,14 @@
-"""Block-wise low rank by frequency: GroupReduce (Chen et al. 2018)."""
+"""GroupReduce: low rank by groups of words (Chen et al. 2018)."""
 
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import finite_table, frequency_weights
+from keras_embcomp.numerics.blocks import row_blocks, squared_norms
 from keras_embcomp.numerics.group_reduce.groups import (
     check_width,
     checked_ranks,
@@ -16,9 +19,8 @@ from keras_embcomp.numerics.group_reduce.groups import (
 )
 from keras_embcomp.numerics.low_rank import truncated_svd
 
-_BLOCK_ROWS = 16_384
 _LARGE = 2**24  # entries of a table that takes seconds
-_LEAST_GAIN = 1e-4  # of the weighted error, for another sweep
+_LEAST_GAIN = 1e-4  # least relative fall of the error for another sweep
 _PRICE_STEPS = 40
 
 
@@ -26,7 +28,8 @@ class Groups(NamedTuple):
     """A table in groups.
 
     Attributes:
-        order: int32 array: the row of the table at each place, group by group.
+        order: int32 array `(vocabulary,)`. The row of the table at each place,
+            group by group.
         sizes: Size of each group.
         ranks: Rank of each group.
         embeddings: Array of shape `(size, rank)` for each group, or `(size,
@@ -36,23 +39,23 @@ class Groups(NamedTuple):
         objective: The weighted squared error.
     """
 
-    order: np.ndarray
-    sizes: tuple
-    ranks: tuple
-    embeddings: list
-    projections: list
+    order: Array
+    sizes: tuple[int, ...]
+    ranks: tuple[int, ...]
+    embeddings: list[Array]
+    projections: list[Array | None]
     objective: float
 
-    def places(self):
-        """Returns where each row is, the inverse of `order`."""
+    def places(self) -> Array:
+        """Returns the place of each row, the inverse of `order`."""
         return np.argsort(self.order).astype("int32")
 
-    def table(self):
+    def table(self) -> Array:
         """Returns the table that the groups stand for."""
         table = grouped_table(self.embeddings, self.projections)
         return table[self.places()]
 
-    def structure(self):
+    def structure(self) -> dict[str, Any]:
         """Returns the arguments of a layer that holds the groups."""
         in_order = np.array_equal(self.order, np.arange(len(self.order)))
         return {
@@ -62,20 +65,20 @@ class Groups(NamedTuple):
         }
 
 
-def smoothed(frequencies, vocabulary):
-    """Returns counts as weights of mean 1, none of them zero.
+def smoothed(frequencies: ArrayLike | None, vocabulary: int) -> Array:
+    """Returns counts as weights, none of them zero.
 
-    A word that was not counted weighs half of the least counted one. `None`
-    weighs all alike.
+    A word that was not counted weighs half as much as the least frequent word
+    that was. `None` gives all words the same weight.
     """
     weights = frequency_weights(frequencies, vocabulary)
     return np.where(weights > 0, weights, weights[weights > 0].min() / 2)
 
 
-def frequency_order(weights, sort=True):
-    """Returns the rows by falling weight, those of equal weight by number.
+def frequency_order(weights: Array, sort: bool = True) -> Array:
+    """Returns the row numbers, int32, by falling weight.
 
-    Without `sort` they stay as they are.
+    Rows of equal weight keep their order. Without `sort`, all rows do.
     """
     if not sort:
         return np.arange(len(weights), dtype="int32")
@@ -83,25 +86,26 @@ def frequency_order(weights, sort=True):
 
 
 def group_reduce(
-    table,
-    group_sizes,
-    group_ranks,
-    frequencies=None,
-    max_sweeps=0,
-    sort=True,
-    verbose="auto",
+    table: ArrayLike,
+    group_sizes: Iterable[int],
+    group_ranks: Iterable[int],
+    frequencies: ArrayLike | None = None,
+    max_sweeps: int = 0,
+    sort: bool = True,
+    verbose: int | str = "auto",
 ) -> Groups:
     """Factors the groups of a table, each by its own weighted SVD.
 
     Rows are grouped by falling frequency. Then, up to `max_sweeps` times, rows
-    move to the groups whose projections fit them better and the groups that
-    changed are decomposed again, until the weighted error falls no more.
+    move to the groups whose projections fit them better, and the groups that
+    changed are decomposed again. This ends when the weighted error hardly
+    falls.
 
-    The paper (Algorithm 1) moves a row to where its error is least. That is
-    nearly always a group of a higher rank, so that the parameters grow. Here a
-    group of rank `k` costs `price * k` beside the row's weighted error, with
-    the least price at which the parameters do not grow: rows for which it
-    matters little make room for others.
+    Chen et al. 2018 (Algorithm 1) move a row to the group with its least error.
+    That is nearly always a group of a higher rank, so the parameters grow. Here
+    a row in a group of rank `k` costs its weighted error plus `price * k`. The
+    price is the least at which the parameters do not grow: rows that gain
+    little from a high rank make room for others.
 
     Args:
         table: Array of shape `(vocabulary, width)`.
@@ -109,11 +113,15 @@ def group_reduce(
         group_ranks: Rank of each group.
         frequencies: Counts of shape `(vocabulary,)`, zeros smoothed; `None`
             keeps the order of the rows and weighs all alike.
-        max_sweeps: Integer. How often to move rows, at most.
-        sort: Boolean. Whether to group rows by frequency. `False` groups them
-            as they come.
-        verbose: 0 or 1: whether to show progress. "auto" shows it for tables
+        max_sweeps: Integer. Largest number of times that rows move.
+        sort: Boolean. Whether to group rows by frequency. If `False`, rows are
+            grouped in the order of the table.
+        verbose: 0 or 1. Whether to show progress. "auto" shows it for tables
             that take seconds.
+
+    Raises:
+        ValueError: if the table is not finite, or if sizes, ranks, frequencies
+            or `max_sweeps` do not fit it.
     """
     table = finite_table("table", table)
     vocabulary, width = table.shape
@@ -166,28 +174,30 @@ def group_reduce(
 
 
 class _Fit(NamedTuple):
-    embeddings: np.ndarray
-    projection: np.ndarray | None
+    embeddings: Array
+    projection: Array | None
     error: float
 
 
-def _fitted(table, rows, rank, weights):
+def _fitted(table: Array, rows: Array, rank: int, weights: Array) -> _Fit:
     """Returns the best factors of a group, and its weighted error."""
     block = table[rows]
-    if stored_dense(*block.shape[:1], rank, block.shape[1]):
+    if stored_dense(len(block), rank, block.shape[1]):
         return _Fit(block.astype("float32"), None, 0.0)
     embeddings, projection = truncated_svd(block, rank, weights[rows])
     # The projection is orthonormal.
-    lost = _squared_norms(block) - _squared_norms(embeddings)
+    lost = squared_norms(block) - squared_norms(embeddings)
     return _Fit(embeddings, projection, float(weights[rows] @ lost))
 
 
-def _squared_norms(rows):
-    return np.einsum("ij,ij->i", rows, rows, dtype="float64")
-
-
-def _moved(table, members, ranks, fits, weights):
-    """Returns the groups after each row went where it costs least."""
+def _moved(
+    table: Array,
+    members: Sequence[Array],
+    ranks: Sequence[int],
+    fits: Sequence[_Fit],
+    weights: Array,
+) -> list[Array]:
+    """Returns the rows of each group after each row moved to its cheapest."""
     width = table.shape[1]
     errors = weights[:, None] * _errors(table, fits)
     own = np.empty(len(table), "int64")
@@ -195,11 +205,11 @@ def _moved(table, members, ranks, fits, weights):
         own[rows] = group
     dense = [fit.projection is None for fit in fits]
     numbers = np.where(dense, width, ranks)  # of a row, in each group
-    closed = []
+    closed: list[int] = []
     while True:
         wanted = _cheapest(errors, numbers, own, closed)
         sizes = np.bincount(wanted, minlength=len(ranks))
-        # A group must not become dense, nor a dense one cease to be.
+        # No group may become dense, and no dense group may become factors.
         changing = [
             size < rank or stored_dense(size, rank, width) != was
             for size, rank, was in zip(sizes, ranks, dense, strict=True)
@@ -213,10 +223,16 @@ def _moved(table, members, ranks, fits, weights):
     ]
 
 
-def _cheapest(errors, numbers, own, closed):
+def _cheapest(
+    errors: Array, numbers: Array, own: Array, closed: list[int]
+) -> Array:
     """Returns the group of each row at the price that keeps the size.
 
-    Rows neither leave nor enter the groups in `closed`.
+    Args:
+        errors: The weighted error of each row in each group.
+        numbers: For each group, the parameters of a row.
+        own: The group in which each row is.
+        closed: The groups that rows neither leave nor enter.
     """
     free = ~np.isin(own, closed)
     costs = errors[free]  # a copy
@@ -233,19 +249,22 @@ def _cheapest(errors, numbers, own, closed):
     return wanted
 
 
-def _errors(table, fits):
+def _errors(table: Array, fits: Sequence[_Fit]) -> Array:
     """Returns the squared error of each row in each group (Eq. 6)."""
     errors = np.zeros((len(table), len(fits)))
-    low_rank = [p for p, fit in enumerate(fits) if fit.projection is not None]
-    if not low_rank:
+    projections = {
+        group: fit.projection
+        for group, fit in enumerate(fits)
+        if fit.projection is not None
+    }
+    if not projections:
         return errors
-    stacked = np.concatenate([fits[p].projection for p in low_rank]).T
-    starts = starts_of(len(fits[p].projection) for p in low_rank)
-    for start in range(0, len(table), _BLOCK_ROWS):
-        block = table[start : start + _BLOCK_ROWS]
+    low_rank = list(projections)
+    stacked = np.concatenate(list(projections.values())).T
+    starts = starts_of(map(len, projections.values()))
+    for part in row_blocks(len(table)):
+        block = table[part]
         kept = np.add.reduceat((block @ stacked) ** 2, starts, axis=1)
-        norms = _squared_norms(block)[:, None]
-        errors[start : start + _BLOCK_ROWS, low_rank] = np.maximum(
-            norms - kept, 0
-        )
+        norms = squared_norms(block)[:, None]
+        errors[part, low_rank] = np.maximum(norms - kept, 0)
     return errors

@@ -1,11 +1,12 @@
-"""A table in groups of rows, each the product of two factors or dense.
+"""A table in groups of rows. Each group is two factors, or is stored dense.
 
-`places` are the positions of words when the groups follow each other. A group
-is stored dense where its factors would be no smaller.
+The place of a word is its position when the groups follow each other. A group
+is stored dense if its factors would be no smaller.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -29,7 +30,12 @@ def stored_dense(size: int, rank: int, width: int) -> bool:
 def checked_sizes(
     name: str, vocabulary: int, group_sizes: Iterable[int]
 ) -> tuple[int, ...]:
-    """Returns group sizes as a tuple; raises unless they sum to `name`."""
+    """Returns group sizes as a tuple.
+
+    Raises:
+        ValueError: unless they are positive integers that sum to the
+            vocabulary. The message calls the vocabulary `name`.
+    """
     sizes = _integers("group_sizes", group_sizes)
     if sum(sizes) != vocabulary:
         raise ValueError(
@@ -42,7 +48,11 @@ def checked_sizes(
 def checked_ranks(
     group_sizes: tuple[int, ...], group_ranks: Iterable[int]
 ) -> tuple[int, ...]:
-    """Returns ranks as a tuple; raises unless each group has one that fits."""
+    """Returns ranks as a tuple.
+
+    Raises:
+        ValueError: unless each group has one rank, at most its size.
+    """
     ranks = _integers("group_ranks", group_ranks)
     if len(ranks) != len(group_sizes):
         raise ValueError(
@@ -57,7 +67,7 @@ def checked_ranks(
     return ranks
 
 
-def _integers(name, value):
+def _integers(name: str, value: Any) -> tuple[int, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ValueError(
             f"`{name}` must be a list of positive integers. "
@@ -67,7 +77,7 @@ def _integers(name, value):
 
 
 def check_width(name: str, width: int, group_ranks: Sequence[int]) -> None:
-    """Raises if a rank exceeds the width."""
+    """Raises a `ValueError` if a rank exceeds the width."""
     if max(group_ranks) > width:
         raise ValueError(
             f"`group_ranks` must not exceed `{name}`. "
@@ -78,7 +88,7 @@ def check_width(name: str, width: int, group_ranks: Sequence[int]) -> None:
 def grouped_table(
     embeddings: Sequence[Array], projections: Sequence[Array | None]
 ) -> Array:
-    """Returns the rows of all groups, one after the other, as an array.
+    """Returns the rows of all groups, one group after the other.
 
     Args:
         embeddings: For each group an array of shape `(size, rank)`, or
@@ -106,19 +116,19 @@ def grouped_rows(
 ) -> Tensor:
     """Returns the rows at places, of shape `(*places.shape, width)`.
 
-    Every group is asked for all rows, and those that it does not have are
-    zeroed: shapes do not depend on values, and the projections of all groups
-    are one product.
+    Every group looks up all places, and the rows that it does not have are set
+    to zero. Shapes then do not depend on values, and one product projects all
+    groups.
 
     Args:
         execution: How the call runs.
         places: Tensor of places below the vocabulary.
-        outside: 1 for ids that were out of range, where others have 0.
+        outside: 1 for each id that was out of range, else 0.
         embeddings: For each group a tensor of shape `(size, rank)`, or
             `(size, width)` if it is dense.
         projections: For each group a tensor of shape `(rank, width)`, or
             `None` if it is dense.
-        dtype: That of the result.
+        dtype: The dtype of the result.
     """
     places, outside = ops.cast(places, "int32"), ops.cast(outside, "int32")
     narrow, dense = [], 0
@@ -149,7 +159,7 @@ def grouped_logits(
     embeddings: Sequence[Factor],
     projections: Sequence[Factor | None],
 ) -> list[Tensor]:
-    """Returns for each group the product with its rows, `(..., size)`.
+    """Returns the logits of each group, of shape `(..., size)`.
 
     Args:
         execution: How the call runs.
@@ -185,8 +195,13 @@ def grouped_scores(
     ]
 
 
-def _shared_and_rows(execution, hidden, embeddings, projections):
-    """Yields for each group what all its rows are multiplied with, and them."""
+def _shared_and_rows(
+    execution: Execution,
+    hidden: Tensor,
+    embeddings: Sequence[Factor],
+    projections: Sequence[Factor | None],
+) -> Iterator[tuple[Tensor, Factor]]:
+    """Yields two factors of the logits of each group: tokens, and rows."""
     narrow, start = _narrow(execution, hidden, projections), 0
     for rows, projection in zip(embeddings, projections, strict=True):
         if projection is None:
@@ -197,15 +212,24 @@ def _shared_and_rows(execution, hidden, embeddings, projections):
             start = end
 
 
-def _narrow(execution, hidden, projections):
-    """Returns the products with all projections, side by side."""
+def _narrow(
+    execution: Execution,
+    hidden: Tensor,
+    projections: Sequence[Factor | None],
+) -> Tensor:
+    """Returns the products with all projections, side by side, or `None`."""
     if all(projection is None for projection in projections):
         return None
     stacked = _stacked(execution, projections, hidden.dtype, hidden)
     return ops.matmul(hidden, ops.transpose(stacked))
 
 
-def _stacked(execution, projections, dtype, inputs):
+def _stacked(
+    execution: Execution,
+    projections: Sequence[Factor | None],
+    dtype: str,
+    inputs: Tensor,
+) -> Tensor:
     factors = [
         execution.whole(factor, dtype, inputs)
         for factor in projections

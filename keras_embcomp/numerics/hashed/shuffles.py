@@ -1,8 +1,8 @@
 """Shuffles of a vocabulary that are computed, not stored.
 
-A shuffle is a bijection of `0 ... size - 1`. It is written in operations that
-every backend and every exported format computes alike: int32 products and sums
-that wrap, and floor division of what is not negative.
+A shuffle is a bijection of `0 ... size - 1`. It uses only operations that every
+backend and every exported format computes alike: int32 products and sums that
+wrap, and floor division of numbers that are not negative.
 """
 
 import math
@@ -27,11 +27,11 @@ def shuffle_constants(num_shuffles: int, seed: int) -> Array:
 def shuffled(
     execution: Execution, ids: Tensor, size: int, constants: Tensor
 ) -> Tensor:
-    """Returns where each shuffle puts ids: `(..., num_shuffles)`.
+    """Returns the place of each id in each shuffle, `(..., num_shuffles)`.
 
-    The numbers lie row by row in a grid of about `sqrt(size)` columns, the last
-    row of which may be short. In turn every row and every column is rotated by
-    a random distance of its own, which moves no two numbers to one place,
+    The numbers lie row by row in a grid of about `sqrt(size)` columns, whose
+    last row may be short. In turn, every row and every column is rotated by a
+    random distance of its own. No rotation moves two numbers to one place,
     whatever the size.
 
     Args:
@@ -39,7 +39,8 @@ def shuffled(
         ids: int32 tensor or NumPy array of shape `(..., 1)`, of numbers from 0
             to `size - 1`.
         size: Integer, at most `2**31 - 1`.
-        constants: Those of `shuffle_constants`, of the same kind as `ids`.
+        constants: The result of `shuffle_constants`, as a tensor if `ids` is
+            one.
     """
     columns = math.isqrt(size - 1) + 1
     rows = -(-size // columns)
@@ -62,17 +63,19 @@ def shuffled(
     return row * columns + column
 
 
-def _distance(execution, line, numbers, most):
+def _distance(
+    execution: Execution, line: Tensor, numbers: Tensor, most: int
+) -> Tensor:
     """Returns a random distance below `most` for each line of the grid."""
     mixed = _remainder(execution, line * numbers[0] + numbers[1])
     mixed = _remainder(execution, mixed * numbers[2] + mixed // 2**15)
     return mixed // 2**11 % most
 
 
-def _remainder(execution, number):
-    """Returns `number % _PRIME`, from 0 on in an ONNX file too."""
+def _remainder(execution: Execution, number: Tensor) -> Tensor:
+    """Returns `number % _PRIME`, which is not negative in an ONNX file too."""
     rest = number % _PRIME
     if isinstance(rest, np.ndarray) or not execution.for_onnx:
         return rest
-    # tf2onnx turns a remainder into one of a division that truncates.
+    # tf2onnx writes a remainder of a division that truncates.
     return ops.where(ops.less(rest, 0), rest + _PRIME, rest)

@@ -1,8 +1,8 @@
-"""Words made of shared sub-vectors: which ones, and what follows (Slim).
+"""Words made of shared sub-vectors (Li et al. 2018, "Slim").
 
-Li et al. 2018: every word is `num_parts` pieces, each a sub-vector of a pool.
-The assignment is random, balanced (usage counts differ by at most one) and
-fixed. Here it is computed from `(id, part, seed)`, so that it is no weight.
+Every word has `num_parts` pieces, and each piece is a sub-vector of a pool. The
+assignment is random, balanced (usage counts differ by at most one) and fixed.
+Here it is computed from `(id, part, seed)`, so it takes no weight.
 """
 
 import functools
@@ -20,8 +20,19 @@ from keras_embcomp.numerics.streaming import RowScores, products
 
 
 class Assignment(NamedTuple):
-    """Part `k` of a word is sub-vector `offsets[k] + (place + starts[k]) %
-    sizes[k]`, where `place` is that of the word in the part's own shuffle."""
+    """Which sub-vectors a word is made of.
+
+    Part `k` is sub-vector `offsets[k] + (place + starts[k]) % sizes[k]`, where
+    `place` is the place of the word in shuffle `k`.
+
+    Attributes:
+        vocabulary: Number of words.
+        num_parts: Number of parts of a word.
+        seed: Seed of the shuffles.
+        starts: For each part, what is added to the place.
+        sizes: For each part, the number of sub-vectors in its pool.
+        offsets: For each part, the first sub-vector of its pool.
+    """
 
     vocabulary: int
     num_parts: int
@@ -34,7 +45,7 @@ class Assignment(NamedTuple):
 def check_pool(
     name: str, vocabulary: int, num_subvectors: int, num_parts: int
 ) -> None:
-    """Raises unless every sub-vector can have a user, and places are int32."""
+    """Raises a `ValueError` if the pool is too large, or the places are."""
     pieces = vocabulary * num_parts
     if pieces >= 2**31:
         raise ValueError(
@@ -45,7 +56,7 @@ def check_pool(
 
 
 def check_parts(name: str, width: int, num_parts: int) -> None:
-    """Raises unless parts divide the width; says which numbers do."""
+    """Raises a `ValueError` unless `num_parts` divides the width."""
     if width % num_parts == 0:
         return
     divisors = [n for n in range(1, width + 1) if width % n == 0]
@@ -65,10 +76,17 @@ def assign(
     seed: int,
     shared: bool,
 ) -> Assignment:
-    """Returns a balanced assignment: one pool for all parts, or one for each.
+    """Returns a balanced assignment.
 
-    With one pool, the places of all parts follow each other, so that counts
-    over all of them differ by at most one.
+    With one pool for all parts, the places of the parts follow each other, so
+    that usage counts over all parts differ by at most one.
+
+    Args:
+        vocabulary: Integer. Number of words.
+        num_subvectors: Integer. Size of the pool, or of all pools together.
+        num_parts: Integer. Parts of a word.
+        seed: Integer. Seed of the shuffles.
+        shared: Boolean. Whether all parts share one pool.
     """
     if shared:
         starts = tuple(k * vocabulary for k in range(num_parts))
@@ -82,12 +100,12 @@ def assign(
 
 
 def codes(execution: Execution, ids: Tensor, assignment: Assignment) -> Tensor:
-    """Returns a sub-vector of its pool for each part: `(*ids.shape, parts)`.
+    """Returns the number in its pool of each part, `(*ids.shape, parts)`.
 
     Args:
         execution: How the call runs.
         ids: int32 tensor or NumPy array of ids below the vocabulary.
-        assignment: That of `assign`.
+        assignment: The result of `assign`.
     """
     in_numpy = isinstance(ids, np.ndarray)
     convert = np.asarray if in_numpy else ops.convert_to_tensor
@@ -103,7 +121,7 @@ def codes(execution: Execution, ids: Tensor, assignment: Assignment) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def code_table(assignment: Assignment) -> Array:
-    """Returns the codes of all words, a `(vocabulary, parts)` NumPy array."""
+    """Returns the codes of all words, an array `(vocabulary, parts)`."""
     ids = np.arange(assignment.vocabulary, dtype="int32")
     return codes(Execution(), ids, assignment)
 
@@ -120,9 +138,9 @@ def hashed_rows(
     Args:
         execution: How the call runs.
         ids: Tensor of ids below the vocabulary.
-        outside: 1 for ids that were out of range, where others have 0.
+        outside: 1 for each id that was out of range, else 0.
         subvectors: Tensor of shape `(num_subvectors, width // num_parts)`.
-        assignment: That of `assign`.
+        assignment: The result of `assign`.
     """
     offsets = ops.convert_to_tensor(np.array(assignment.offsets, "int32"))
     found = codes(execution, ops.cast(ids, "int32"), assignment) + offsets
@@ -141,10 +159,10 @@ def hashed_logits(
 ) -> Tensor:
     """Returns `hidden @ table.T`, of shape `(..., vocabulary)`.
 
-    For fewer tokens than the width, Algorithm 1 of the paper: the products of
-    each part of the hidden states with its pool, once; then a sum of one
-    product a part for each word. For more, the table takes less memory than the
-    logits, and one product with it less time.
+    For fewer tokens than the width, this is Algorithm 1 of Li et al. 2018: each
+    part of the hidden states is multiplied with its pool once, and the logit of
+    a word is a sum of one product per part. For more tokens, the table takes
+    less memory than the logits, and one product with it is faster.
     """
     width = assignment.num_parts * subvectors.shape[1]
     tokens = ops.reshape(hidden, (-1, width))
@@ -173,7 +191,7 @@ def hashed_scores(
 ) -> RowScores:
     """Returns the `RowScores` of hidden states of shape `(tokens, width)`."""
 
-    def scores(tokens, subvectors, ids):
+    def scores(tokens: Tensor, subvectors: Tensor, ids: Tensor) -> Tensor:
         rows = hashed_rows(execution, ids, 0 * ids, subvectors, assignment)
         return products(tokens, rows)
 
@@ -182,11 +200,14 @@ def hashed_scores(
     return RowScores(scores, shared, (), (ids,), assignment.vocabulary)
 
 
-def _partial_products(tokens, subvectors, assignment):
-    """Returns a row of products with all tokens for each pool's sub-vectors.
+def _partial_products(
+    tokens: Tensor, subvectors: Tensor, assignment: Assignment
+) -> Tensor:
+    """Returns the products of each part's pool with that part of the tokens.
 
-    The pools follow each other. Tokens come last: a word then picks rows, not
-    scattered numbers.
+    The shape is `(all sub-vectors of all pools, tokens)`, and the pools follow
+    each other. Tokens come last, so that a word picks rows, not scattered
+    numbers.
     """
     num_parts, width = assignment.num_parts, subvectors.shape[1]
     pieces = ops.reshape(tokens, (-1, num_parts, width))
@@ -207,11 +228,20 @@ def _partial_products(tokens, subvectors, assignment):
 
 
 def sums_of_rows(execution: Execution, rows: Tensor, table: Tensor) -> Tensor:
-    """Returns for each word the sum of the rows that its codes pick."""
+    """Returns for each word the sum of the rows that its codes pick.
+
+    Args:
+        execution: How the call runs.
+        rows: Tensor of shape `(places, tokens)`.
+        table: int32 tensor or array of shape `(vocabulary, parts)`.
+
+    Returns:
+        A tensor of shape `(vocabulary, tokens)`.
+    """
     if execution.in_xla:
         sums = ops.sum(execution.gather(rows, table), axis=1)
         # XLA would fuse the sum with the transposition that follows, which is
-        # slower than both: this stands between them.
+        # slower than one after the other. This update keeps them apart.
         return ops.slice_update(sums, (0, 0), sums[:1])
     sums = execution.gather(rows, table[:, 0])
     for part in range(1, table.shape[1]):
@@ -219,7 +249,9 @@ def sums_of_rows(execution: Execution, rows: Tensor, table: Tensor) -> Tensor:
     return sums
 
 
-def _code_table_of(execution, tokens, assignment):
+def _code_table_of(
+    execution: Execution, tokens: Tensor, assignment: Assignment
+) -> Tensor:
     if not execution.exporting:
         return code_table(assignment)
     ids = execution.range_in_file(tokens, 0, assignment.vocabulary)
@@ -237,20 +269,25 @@ def fitted_subvectors(
         table: Array of shape `(vocabulary, width)`.
         weights: Array of shape `(vocabulary,)`.
         num_subvectors: Size of the pool, or of all pools together.
-        assignment: That of `assign`.
+        assignment: The result of `assign`.
+
+    Returns:
+        A float32 array of shape `(num_subvectors, width // num_parts)`.
     """
     places = code_table(assignment) + np.array(assignment.offsets)
     sums, counts = _sums_of_users(table, weights, places, num_subvectors)
     never = counts == 0
-    if never.any():  # pieces that are never counted are averaged alike
+    if never.any():  # all their pieces weigh 0: average without weights
         alike = np.ones_like(weights)
         plain, uses = _sums_of_users(table, alike, places, num_subvectors)
         sums[never], counts[never] = plain[never], np.maximum(uses[never], 1)
     return (sums / counts[:, None]).astype("float32")
 
 
-def _sums_of_users(table, weights, places, num_subvectors):
-    """Returns the weighted sums of each sub-vector's pieces, and of weights."""
+def _sums_of_users(
+    table: Array, weights: Array, places: Array, num_subvectors: int
+) -> tuple[Array, Array]:
+    """Returns for each sub-vector the weighted sum of its pieces, and of 1."""
     num_parts = places.shape[1]
     pieces = table.reshape(len(table), num_parts, -1)
     sums = np.zeros((num_subvectors, pieces.shape[2]))

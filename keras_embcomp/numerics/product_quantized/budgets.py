@@ -1,7 +1,12 @@
-"""From a budget of bytes to the sizes of product codes."""
+"""Sizes of product codes for a budget of bytes."""
+
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from keras_embcomp._types import Array
+from keras_embcomp.numerics.blocks import squared_norms
 from keras_embcomp.numerics.low_rank import weighted_gram
 from keras_embcomp.numerics.product_quantized.codes import (
     decoded_rows,
@@ -19,28 +24,35 @@ _SAMPLE, _ROUNDS = 16_384, 8
 _KEPT_SHARES = (0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)  # of the bytes
 
 
-def code_sizes(table, max_bytes, weights, codebook_size=256, factor_bytes=4):
-    """Returns the sizes of product codes that take at most so many bytes.
+def code_sizes(
+    table: Array,
+    max_bytes: float,
+    weights: Array,
+    codebook_size: int = 256,
+    factor_bytes: int = 4,
+) -> dict[str, int]:
+    """Returns the sizes of product codes that fit a budget of bytes.
 
-    Of several numbers of kept rows and all widths, with as many parts as fit,
-    those with the least error that Gaussian columns allow for the bits of a
-    row: that of reverse water-filling of the directions that are used, and all
-    of the others. A part has at most twice as many columns as its code has
-    bits.
+    Several numbers of kept rows and all widths are tried, with as many parts as
+    fit. The sizes with the least expected error win. For the directions that
+    are used, this is the least error of Gaussian columns for the bits of a row
+    (`water_filled`); for the other directions, it is their variance. A part has
+    at most twice as many columns as its code has bits.
 
     Args:
         table: Array of shape `(vocabulary, width)`.
-        max_bytes: Number. Codes, codebooks, projection, mean and, for factors
-            of one byte, scales take at most so many.
+        max_bytes: Number. The budget for codes, codebooks, projection, mean
+            and, with factors of one byte, scales.
         weights: Array of shape `(vocabulary,)`, of mean 1.
-        codebook_size: Integer.
-        factor_bytes: 4 or 1, as `factors_dtype`.
+        codebook_size: Integer. Number of vectors in a codebook.
+        factor_bytes: Bytes of an entry of the factors: 4 for float32, 1 for
+            int8.
 
     Returns:
         The arguments `num_parts`, `part_width` and `num_kept`.
 
     Raises:
-        ValueError: if one part is too much; says how much it takes.
+        ValueError: if even one part exceeds the budget.
     """
     vocabulary, width = table.shape
     order = kept_first(table, weights)
@@ -57,7 +69,7 @@ def code_sizes(table, max_bytes, weights, codebook_size=256, factor_bytes=4):
         variances = principal_variances(table, rest) * rest.sum()
         left = max_bytes - num_kept * whole_row
         for parts, part_width in _shapes(
-            *table.shape, left, codebook_size, factor_bytes
+            vocabulary, width, left, codebook_size, factor_bytes
         ):
             if num_kept > most_kept(parts, codebook_size):
                 continue
@@ -83,8 +95,14 @@ def code_sizes(table, max_bytes, weights, codebook_size=256, factor_bytes=4):
     }
 
 
-def _shapes(vocabulary, width, max_bytes, codebook_size, factor_bytes):
-    """Yields the number of parts that fit, and their width."""
+def _shapes(
+    vocabulary: int,
+    width: int,
+    max_bytes: float,
+    codebook_size: int,
+    factor_bytes: int,
+) -> Iterator[tuple[int, int]]:
+    """Yields for each width of a part the number of parts that fit, and it."""
     code = np.dtype(smallest_dtype(codebook_size)).itemsize
     widest = min(width, int(2 * np.log2(codebook_size)))
     for part_width in range(1, widest + 1):
@@ -98,8 +116,8 @@ def _shapes(vocabulary, width, max_bytes, codebook_size, factor_bytes):
             yield parts, part_width
 
 
-def principal_variances(table, weights):
-    """Returns the variances of a table along its directions, falling.
+def principal_variances(table: Array, weights: Array) -> Array:
+    """Returns the variances along the principal directions, falling.
 
     Args:
         table: Array of shape `(vocabulary, width)`.
@@ -110,11 +128,11 @@ def principal_variances(table, weights):
     return np.maximum(np.linalg.eigvalsh(gram)[::-1], 1e-30)
 
 
-def water_filled(variances, bits):
-    """Returns the least errors of Gaussian columns at so many bits a row.
+def water_filled(variances: Array, bits: float) -> Array:
+    """Returns the least squared errors of Gaussian columns for `bits` a row.
 
-    They are the variances, none of them above a level (reverse water-filling,
-    Cover and Thomas 2006, Theorem 10.3.3).
+    They are the variances, cut off at a level (reverse water-filling, Cover and
+    Thomas 2006, Theorem 10.3.3).
     """
     low, high = 0.0, variances.max()
     for _ in range(60):
@@ -125,40 +143,41 @@ def water_filled(variances, bits):
 
 
 def sampled_loss(
-    table,
-    weights,
-    num_parts,
-    part_width,
-    codebook_size,
-    num_kept=0,
-    factors_dtype="float32",
-    **others,
-):
-    """Returns the weighted squared errors that product codes would have.
+    table: Array,
+    weights: Array,
+    num_parts: int,
+    part_width: int,
+    codebook_size: int,
+    num_kept: int = 0,
+    factors_dtype: str = "float32",
+    **others: Any,
+) -> float:
+    """Returns an estimate of the weighted squared error of product codes.
 
-    Rows that are not kept are a sample, if there are many.
+    If many rows are not kept, codes are fitted to a sample of them.
 
     Args:
         table: Array of shape `(vocabulary, width)`.
         weights: Array of shape `(vocabulary,)`.
         num_parts, part_width, codebook_size, num_kept: Sizes of the codes.
         factors_dtype: `"float32"` or `"int8"`.
-        **others: Other arguments of the layer, which count for little.
+        **others: Other arguments of the layer. They are ignored.
     """
     order = kept_first(table, weights)
     kept, rest = order[:num_kept], order[num_kept:]
     lost = 0.0
     if factors_dtype == "int8":
         codes, scales = rows_in_bytes(table[kept])
-        squares = np.square(codes * scales[:, None] - table[kept]).sum(axis=1)
+        squares = squared_norms(codes * scales[:, None] - table[kept])
         lost = weights[kept] @ squares
     own = weights[rest]
     total = own.sum()
     if not total:
         return lost
     if len(rest) > _SAMPLE:
-        # Half of the draws go by weight: a heavy row left out, or one that
-        # has the sample's codebooks to itself, would spoil the estimate.
+        # Half of the draws go by weight, half are uniform. A heavy row that is
+        # left out would spoil the estimate, and so would a heavy row that has
+        # a vector of the small sample's codebooks to itself.
         share = 0.5 / len(rest) + 0.5 * own / total
         chance = np.minimum(1, _SAMPLE * share)
         drawn = np.random.default_rng(0).random(len(rest)) < chance
@@ -176,5 +195,5 @@ def sampled_loss(
             codebooks=codebooks / 127,
             projection=projection * scales[:, None] / 127,
         )
-    squares = np.square(decoded_rows(found) - rows).sum(axis=1)
+    squares = squared_norms(decoded_rows(found) - rows)
     return lost + own @ squares * total / own.sum()

@@ -1,4 +1,4 @@
-"""Product codes: a row is a few small integers, and a projection."""
+"""Rows and logits of product codes: a row is a few small integers."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_embcomp._types import Factor, Tensor
+from keras_embcomp._types import Array, Factor, Tensor
+from keras_embcomp.numerics.blocks import row_blocks
 from keras_embcomp.numerics.execution import Execution
 from keras_embcomp.numerics.hashed.subvectors import sums_of_rows
 from keras_embcomp.numerics.lookup import (
@@ -16,7 +17,6 @@ from keras_embcomp.numerics.lookup import (
 )
 from keras_embcomp.numerics.streaming import RowScores, products
 
-_BLOCK_ROWS = 16_384
 _FEW_TOKENS, _LOGIT_BLOCKS = 8, 16
 
 
@@ -24,9 +24,9 @@ class ProductCodes(NamedTuple):
     """A table in product codes, as NumPy arrays.
 
     Row `i` is `concatenate(codebooks[p, codes[i, p]] for p) @ projection +
-    mean`, or one of the rows that are kept: its first code is the last of the
-    codebook then, which nothing else uses, and the next ones are the digits of
-    its number, the smallest first.
+    mean`, or it is kept. The first code of a kept row is `codebook_size - 1`,
+    which no other row uses; the other codes are the digits of its number among
+    the kept rows, the smallest digit first.
 
     Attributes:
         codes: Integers of shape `(vocabulary, num_parts)`.
@@ -36,34 +36,39 @@ class ProductCodes(NamedTuple):
         kept: Shape `(num_kept, width)`, or `None`.
     """
 
-    codes: np.ndarray
-    codebooks: np.ndarray
-    projection: np.ndarray
-    mean: np.ndarray
-    kept: np.ndarray | None = None
+    codes: Array
+    codebooks: Array
+    projection: Array
+    mean: Array
+    kept: Array | None = None
 
 
 class KeptRows(NamedTuple):
-    """Rows that are kept, as tensors: floats, or bytes with scales."""
+    """Rows that are kept, as tensors.
 
-    rows: object
-    scales: object | None
+    Attributes:
+        rows: Shape `(num_kept, width)`, floats or int8.
+        scales: Shape `(num_kept,)`, the scale of each int8 row, or `None`.
+    """
+
+    rows: Factor
+    scales: Tensor | None
 
 
-def smallest_dtype(codebook_size):
-    """Returns the integer type for codes below a size, on every backend."""
+def smallest_dtype(codebook_size: int) -> str:
+    """Returns the smallest integer dtype for codes that all backends have."""
     if codebook_size <= 2**8:
         return "uint8"
     return "int16" if codebook_size <= 2**15 else "int32"
 
 
-def most_kept(num_parts, codebook_size):
-    """Returns how many rows the codes can number."""
+def most_kept(num_parts: int, codebook_size: int) -> int:
+    """Returns the largest number of kept rows that the codes can number."""
     return 0 if codebook_size == 1 else codebook_size ** (num_parts - 1)
 
 
-def kept_codes(num_kept, num_parts, codebook_size):
-    """Returns the codes of the rows that are kept, in order."""
+def kept_codes(num_kept: int, num_parts: int, codebook_size: int) -> Array:
+    """Returns the codes of the kept rows in order, `(num_kept, num_parts)`."""
     codes = np.zeros((num_kept, num_parts), "int64")
     codes[:, 0] = codebook_size - 1
     numbers = np.arange(num_kept)
@@ -72,11 +77,14 @@ def kept_codes(num_kept, num_parts, codebook_size):
     return codes
 
 
-def kept_numbers(codes, num_kept, codebook_size):
-    """Returns which codes are those of kept rows, and the rows' numbers.
+def kept_numbers(
+    codes: Tensor, num_kept: int, codebook_size: int
+) -> tuple[Tensor, Tensor]:
+    """Returns whether each row is kept, and its number among the kept rows.
 
     Args:
-        codes: Tensor or array of integers of 32 bits or more.
+        codes: Tensor or array of shape `(..., num_parts)`, integers of 32 bits
+            or more.
         num_kept: Integer.
         codebook_size: Integer.
     """
@@ -89,36 +97,43 @@ def kept_numbers(codes, num_kept, codebook_size):
     return codes[..., 0] == codebook_size - 1, number
 
 
-def balanced_codes(vocabulary, num_parts, codebook_size, seed, num_kept=0):
-    """Returns random codes that use each vector of a codebook alike.
+def balanced_codes(
+    vocabulary: int,
+    num_parts: int,
+    codebook_size: int,
+    seed: int,
+    num_kept: int = 0,
+) -> Array:
+    """Returns random codes that use all vectors of a codebook equally often.
 
-    The first `num_kept` rows are kept.
+    The shape is `(vocabulary, num_parts)`. The first `num_kept` rows are kept.
     """
     generator = np.random.default_rng(seed)
     used = [codebook_size] * num_parts
     if num_kept:
         used[0] -= 1
     words = np.arange(vocabulary)
-    codes = [generator.permutation(words % size) for size in used]
-    codes = np.stack(codes, axis=1)
+    codes = np.stack(
+        [generator.permutation(words % size) for size in used], axis=1
+    )
     codes[:num_kept] = kept_codes(num_kept, num_parts, codebook_size)
     return codes
 
 
-def decoded_rows(found):
-    """Returns the table of `ProductCodes` as a float32 array."""
+def decoded_rows(found: ProductCodes) -> Array:
+    """Returns the table as a float32 array `(vocabulary, width)`."""
     vocabulary, num_parts = found.codes.shape
     rows = np.empty((vocabulary, found.projection.shape[1]), "float32")
     parts = np.arange(num_parts)
-    for start in range(0, vocabulary, _BLOCK_ROWS):
-        block = found.codes[start : start + _BLOCK_ROWS].astype("int64")
+    for part in row_blocks(vocabulary):
+        block = found.codes[part].astype("int64")
         pieces = found.codebooks[parts, block].reshape(len(block), -1)
         decoded = pieces @ found.projection + found.mean
         if found.kept is not None:
             size = found.codebooks.shape[1]
             kept, numbers = kept_numbers(block, len(found.kept), size)
             decoded[kept] = found.kept[numbers[kept]]
-        rows[start : start + len(block)] = decoded
+        rows[part] = decoded
     return rows
 
 
@@ -174,10 +189,15 @@ def coded_logits(
 ) -> Tensor:
     """Returns `hidden @ table.T`, of shape `(..., vocabulary)`.
 
-    For few tokens: the products of each part of the turned hidden states with
-    its codebook, once; then a sum of one product a part for each word. For
-    more, blocks of words are decoded and multiplied, and decoded again for the
-    gradients.
+    For few tokens, each part of the projected hidden states is multiplied with
+    its codebook once, and the logit of a word is a sum of one product per part.
+    For more tokens, blocks of words are decoded and multiplied, and decoded
+    again for the gradients.
+
+    Args:
+        execution: How the call runs.
+        hidden: Tensor of shape `(..., width)`.
+        codes, codebooks, projection, mean, kept: As for `coded_rows`.
     """
     vocabulary, width = codes.shape[0], projection.shape[1]
     tokens = ops.reshape(hidden, (-1, width))
@@ -207,12 +227,19 @@ def coded_scores(
 ) -> RowScores:
     """Returns the `RowScores` of hidden states of shape `(tokens, width)`.
 
-    Words are decoded, but not projected to the width, unless rows are kept.
+    The hidden states are projected to the width of decoded words, not the
+    words to the width of hidden states. Only kept rows have that width.
+
+    Args:
+        execution: How the call runs.
+        tokens: Tensor of shape `(tokens, width)`.
+        codes, codebooks, projection, mean, kept: As for `coded_rows`.
     """
     directions = projection.shape[0]
     turned = ops.matmul(tokens, ops.transpose(projection))
     offset = ops.matmul(tokens, ops.expand_dims(mean, 1))
-    shared, num_kept = (turned, offset, codebooks), 0
+    shared: tuple[Tensor, ...] = (turned, offset, codebooks)
+    num_kept = 0
     if kept is not None:
         rows = execution.whole(kept.rows, tokens.dtype)
         num_kept = rows.shape[0]
@@ -220,7 +247,9 @@ def coded_scores(
             rows = rows * ops.cast(ops.expand_dims(kept.scales, 1), rows.dtype)
         shared = (*shared, tokens, rows)
 
-    def scores(turned, offset, codebooks, *rest):
+    def scores(
+        turned: Tensor, offset: Tensor, codebooks: Tensor, *rest: Tensor
+    ) -> Tensor:
         *kept, codes = rest
         codes = ops.cast(codes, "int32")
         pieces = take_rows(codebooks, _places(codes, codebooks))
@@ -236,8 +265,10 @@ def coded_scores(
     return RowScores(scores, shared, (), (codes,), codes.shape[0])
 
 
-def _summed_products(execution, turned, codes, codebooks):
-    """Returns logits, words in rows, as sums of products with codebooks."""
+def _summed_products(
+    execution: Execution, turned: Tensor, codes: Tensor, codebooks: Tensor
+) -> Tensor:
+    """Returns logits `(vocabulary, tokens)`: sums of codebooks' products."""
     num_parts, part_width = codes.shape[1], codebooks.shape[1]
     turned = ops.reshape(turned, (num_parts, part_width, -1))
     books = ops.reshape(codebooks, (num_parts, -1, part_width))
@@ -245,11 +276,13 @@ def _summed_products(execution, turned, codes, codebooks):
     return sums_of_rows(execution, products, _places(codes, codebooks))
 
 
-def _decoded_products(execution, turned, codes, codebooks):
-    """Returns logits, words in rows, as products with decoded words."""
+def _decoded_products(
+    execution: Execution, turned: Tensor, codes: Tensor, codebooks: Tensor
+) -> Tensor:
+    """Returns logits `(vocabulary, tokens)`: products with decoded words."""
     vocabulary, directions = codes.shape[0], turned.shape[0]
 
-    def block(turned, codebooks, codes):
+    def block(turned: Tensor, codebooks: Tensor, codes: Tensor) -> Tensor:
         pieces = take_rows(codebooks, _places(codes, codebooks))
         return ops.matmul(ops.reshape(pieces, (-1, directions)), turned)
 
@@ -264,8 +297,15 @@ def _decoded_products(execution, turned, codes, codebooks):
     )
 
 
-def _with_kept(execution, logits, tokens, codes, codebooks, kept):
-    """Returns logits, words in rows, with those of the rows that are kept."""
+def _with_kept(
+    execution: Execution,
+    logits: Tensor,
+    tokens: Tensor,
+    codes: Tensor,
+    codebooks: Tensor,
+    kept: KeptRows,
+) -> Tensor:
+    """Returns logits `(vocabulary, tokens)`, corrected for the kept rows."""
     num_kept = kept.rows.shape[0]
     rows = execution.rows_between(kept.rows, 0, num_kept, tokens.dtype, tokens)
     products = ops.matmul(rows, ops.transpose(tokens))
@@ -277,13 +317,15 @@ def _with_kept(execution, logits, tokens, codes, codebooks, kept):
     return ops.where(ops.expand_dims(is_kept, 1), chosen, logits)
 
 
-def _kept_numbers(codes, codebooks, num_kept):
+def _kept_numbers(
+    codes: Tensor, codebooks: Tensor, num_kept: int
+) -> tuple[Tensor, Tensor]:
     size = codebooks.shape[0] // codes.shape[-1]
     return kept_numbers(codes, num_kept, size)
 
 
-def _places(codes, codebooks):
-    """Returns where the vectors of int32 codes are in all codebooks."""
+def _places(codes: Tensor, codebooks: Tensor) -> Tensor:
+    """Returns the rows of `codebooks` that int32 codes stand for."""
     num_parts = codes.shape[-1]
     size = codebooks.shape[0] // num_parts
     return codes + ops.arange(num_parts, dtype="int32") * size

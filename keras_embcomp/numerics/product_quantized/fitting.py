@@ -1,14 +1,19 @@
 """Fits product codes to a table.
 
-The table is turned to its principal directions; these are dealt to parts so
-that each carries as much (Ge et al. 2013, "eigenvalue allocation"), and each
-part of a row is replaced by the nearest of a few vectors, its codebook.
+The table is rotated to its principal directions. The directions are dealt to
+parts so that all parts carry about the same variance (Ge et al. 2013,
+"eigenvalue allocation"). Each part of a row is then replaced by the nearest
+vector of a codebook.
 """
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import finite_table
+from keras_embcomp.numerics.blocks import row_blocks, squared_norms, unit_of
 from keras_embcomp.numerics.low_rank import weighted_gram
 from keras_embcomp.numerics.product_quantized.codes import (
     ProductCodes,
@@ -16,12 +21,16 @@ from keras_embcomp.numerics.product_quantized.codes import (
     smallest_dtype,
 )
 
+# Wraps an iterable to show progress, as `tqdm` does.
+Progress: TypeAlias = Callable[[Iterable[int]], Iterable[int]]
+
 _NARROW = 8
-_LEAST_WEIGHT = 1e-6  # of the mean; a codebook needs some weight everywhere
+_NOISE = 1e-12  # of the largest variance
+_LEAST_WEIGHT = 1e-6  # relative to the mean; k-means needs weights above 0
 
 
 def check_rows_differ(table: ArrayLike) -> Array:
-    """Returns a finite table, or raises if all of its rows are alike."""
+    """Returns a finite table; raises a `ValueError` if all rows are equal."""
     table = finite_table("table", table)
     if not np.any(table != table[0]):
         raise ValueError(
@@ -31,23 +40,23 @@ def check_rows_differ(table: ArrayLike) -> Array:
     return table
 
 
-def deal_directions(variances, num_parts, part_width):
+def deal_directions(variances: Array, num_parts: int, part_width: int) -> Array:
     """Returns which directions each part gets, in the order of parts.
 
-    The largest next variance goes to the part with the least product of
-    variances that has room (Ge et al. 2013, section 3.2.1).
+    The next largest variance goes to the part with the least product of
+    variances among the parts that have room (Ge et al. 2013, section 3.2.1).
 
     Args:
-        variances: Falling, not negative.
+        variances: Array in falling order, not negative.
         num_parts: Integer.
         part_width: Integer; at most `num_parts * part_width` directions are
             dealt.
 
     Returns:
-        Integers of shape `(num_parts * part_width,)`. Where there are fewer
-        directions than places, an empty place has the number of directions.
+        Integers of shape `(num_parts * part_width,)`. If there are fewer
+        directions than places, each empty place holds `len(variances)`.
     """
-    # Of the smallest dealt, so that no logarithm is below 0.
+    # Divided by the smallest that is dealt, so that no logarithm is below 0.
     dealt = np.maximum(variances[: num_parts * part_width], 1e-30)
     logarithms = np.log(dealt / dealt[-1]) + 1e-9
     carried, counts = np.zeros(num_parts), np.zeros(num_parts, "int64")
@@ -63,42 +72,49 @@ def deal_directions(variances, num_parts, part_width):
 
 
 def product_codes(
-    table,
-    num_parts,
-    part_width,
-    codebook_size,
-    weights,
-    num_kept=0,
-    seed=0,
-    progress=None,
-    rounds=25,
-):
+    table: Array,
+    num_parts: int,
+    part_width: int,
+    codebook_size: int,
+    weights: Array,
+    num_kept: int = 0,
+    seed: int = 0,
+    progress: Progress | None = None,
+    rounds: int = 25,
+) -> ProductCodes:
     """Fits product codes to a table.
 
     Args:
         table: Array of shape `(vocabulary, width)`.
-        num_parts: Integer. Codes of a row.
+        num_parts: Integer. Number of codes of a row.
         part_width: Integer. At most `num_parts * part_width` directions are
-            kept; places beyond the width are zeros.
+            used. Places beyond the width are zeros.
         codebook_size: Integer, at most the vocabulary.
         weights: Array of shape `(vocabulary,)`, of mean 1.
-        num_kept: Integer. Rows that are kept.
+        num_kept: Integer. Number of rows that are kept.
         seed: Integer. Seed of k-means.
-        progress: A function of an iterable, such as `tqdm`.
+        progress: A function that wraps an iterable, such as `tqdm`.
         rounds: Integer. Rounds of k-means.
 
     Returns:
         `ProductCodes` whose projection and mean have the least weighted sum of
         squared errors for the codes and codebooks.
+
+    Raises:
+        ImportError: if faiss is not installed.
     """
-    rows, weights, which = _distinct(table, np.maximum(weights, _LEAST_WEIGHT))
+    unit = unit_of(table)
+    rows, weights, which = _distinct(
+        table / unit if unit != 1 else table,
+        np.maximum(weights, _LEAST_WEIGHT),
+    )
     order = kept_first(rows, weights)
     whole, rest = order[:num_kept], order[num_kept:]
     if not len(rest):  # k-means needs one
         whole, rest = order[:-1], order[-1:]
     codes = np.zeros((len(rows), num_parts), smallest_dtype(codebook_size))
     codes[whole] = kept_codes(len(whole), num_parts, codebook_size)
-    codes[rest], *factors = _coded(
+    codes[rest], codebooks, projection, mean = _coded(
         rows[rest],
         num_parts,
         part_width,
@@ -113,29 +129,47 @@ def product_codes(
     if num_kept:
         kept = np.zeros((num_kept, table.shape[1]), "float32")
         kept[: len(whole)] = rows[whole]
-    return ProductCodes(codes[which], *factors, kept)
+    found = ProductCodes(codes[which], codebooks, projection, mean, kept)
+    if unit == 1:
+        return found
+    return found._replace(
+        projection=projection * np.float32(unit),
+        mean=mean * np.float32(unit),
+        kept=None if kept is None else kept * np.float32(unit),
+    )
 
 
-def kept_first(table, weights):
-    """Returns the rows in the order in which they should be kept.
+def kept_first(table: Array, weights: Array) -> Array:
+    """Returns the row numbers in the order in which rows should be kept.
 
-    Those whose weighted squared distance from the mean is largest come first.
+    Rows with the largest weighted squared distance from the mean come first.
     """
     mean = weights @ table / weights.sum()
-    losses = weights * np.square(table - mean.astype(table.dtype)).sum(axis=1)
+    losses = weights * squared_norms(table - mean.astype(table.dtype))
     return np.argsort(-losses, kind="stable")
 
 
 def _coded(
-    rows, num_parts, part_width, size, marks, weights, seed, progress, rounds
-):
-    """Returns codes, codebooks, projection and mean of rows that differ.
+    rows: Array,
+    num_parts: int,
+    part_width: int,
+    size: int,
+    marks: bool,
+    weights: Array,
+    seed: int,
+    progress: Progress | None,
+    rounds: int,
+) -> tuple[Array, Array, Array, Array]:
+    """Returns codes, codebooks, projection and mean of distinct rows.
 
-    If it `marks` rows that are kept, the first part has a vector less.
+    With `marks`, the first part has one vector less, because the last code of
+    its codebook marks the kept rows.
     """
     mean = (weights @ rows / weights.sum()).astype("float32")
     centred = rows - mean
     variances, directions = np.linalg.eigh(weighted_gram(centred, weights))
+    # Their numbers are rounding errors: nothing may be divided by them.
+    directions[:, variances < _NOISE * variances[-1]] = 0
     order = deal_directions(variances[::-1], num_parts, part_width)
     directions = np.pad(directions[:, ::-1], ((0, 0), (0, 1)))
     turned = centred @ directions[:, order].astype("float32")
@@ -152,10 +186,12 @@ def _coded(
     return codes, codebooks, *_regression(turned, rows, weights)
 
 
-def _clustered(rows, size, weights, seed, rounds):
-    """Returns the centres of k-means and which of them is nearest a row.
+def _clustered(
+    rows: Array, size: int, weights: Array, seed: int, rounds: int
+) -> tuple[Array, Array]:
+    """Returns the centres of k-means, and the nearest centre of each row.
 
-    It starts from rows drawn by their weights.
+    The first centres are rows drawn by their weights.
     """
     try:
         import faiss
@@ -167,14 +203,14 @@ def _clustered(rows, size, weights, seed, rounds):
     width = rows.shape[1]
     if len(rows) <= size:
         return np.resize(rows, (size, width)), np.arange(len(rows))
-    # Of rows below this width faiss takes ten times as long.
+    # faiss takes ten times as long for narrower rows.
     narrow = max(_NARROW - width, 0)
     rows = np.ascontiguousarray(np.pad(rows, ((0, 0), (0, narrow))))
     generator = np.random.default_rng(seed)
     drawn = generator.choice(
         len(rows), size, replace=False, p=weights / weights.sum()
     )
-    means = faiss.Kmeans(
+    means: Any = faiss.Kmeans(
         rows.shape[1],
         size,
         niter=rounds,
@@ -189,10 +225,10 @@ def _clustered(rows, size, weights, seed, rounds):
     return means.centroids[:, :width], nearest[:, 0]
 
 
-def _distinct(table, weights):
-    """Returns the rows that differ, their weights, and which one each row is.
+def _distinct(table: Array, weights: Array) -> tuple[Array, Array, Array]:
+    """Returns distinct rows, their weights, and the distinct row of each row.
 
-    Rows that are alike would start several centres in the same place.
+    Equal rows would start several centres in the same place.
     """
     rows = np.ascontiguousarray(table, "float32") + np.float32(0)  # -0 is 0
     whole = np.dtype((np.void, rows.itemsize * rows.shape[1]))
@@ -202,35 +238,51 @@ def _distinct(table, weights):
     return rows[first], np.bincount(which, weights), which
 
 
-def _regression(features, table, weights):
+def _regression(
+    features: Array, table: Array, weights: Array
+) -> tuple[Array, Array]:
     """Returns the projection and the mean with the least weighted error."""
     features = np.pad(features, ((0, 0), (0, 1)), constant_values=1)
     norms = np.sqrt(weights @ np.square(features, dtype="float64"))
     norms = np.where(norms > 0, norms, 1.0)
-    features = features / norms.astype("float32")
-    weighted = features * weights[:, None].astype("float32")
-    gram = (weighted.T @ features).astype("float64")
-    product = (weighted.T @ table).astype("float64")
-    solution = np.linalg.lstsq(gram, product, rcond=None)[0] / norms[:, None]
-    solution = solution.astype("float32")
+    gram = np.zeros((len(norms), len(norms)))
+    product = np.zeros((len(norms), table.shape[1]))
+    for part in row_blocks(len(table)):
+        own = features[part] / norms
+        weighted = (own * weights[part, None]).T
+        gram += weighted @ own
+        product += weighted @ table[part]
+    # Of features that depend on others, as those of few distinct rows do, the
+    # smallest solution: one with large numbers would not survive rounding.
+    solution = np.linalg.lstsq(gram, product, rcond=_NOISE)[0]
+    solution = (solution / norms[:, None]).astype("float32")
     return solution[:-1], solution[-1]
 
 
-def factors_in_bytes(codebooks, projection):
-    """Returns both factors as int8, 127 times numbers from -1 to 1, and scales.
+def factors_in_bytes(
+    codebooks: Array, projection: Array
+) -> tuple[Array, Array, Array]:
+    """Returns both factors as int8, and the scales of the projection's rows.
 
-    Each direction has a scale of its own in both factors. As one multiplies the
-    other, their product is the one scale, of a row of the projection.
+    The int8 numbers are 127 times numbers from -1 to 1. Each direction has a
+    scale in both factors; only the product of the two scales is stored.
+
+    Args:
+        codebooks: Array of shape `(num_parts, codebook_size, part_width)`.
+        projection: Array of shape `(num_parts * part_width, width)`.
     """
-    largest = np.maximum(np.abs(codebooks).max(axis=1), 1e-30)
+    largest = np.abs(codebooks).max(axis=1)
+    largest = np.where(largest > 0, largest, 1)
     projection = projection * largest.reshape(-1, 1)
-    scales = np.maximum(np.abs(projection).max(axis=1), 1e-30)
-    factors = codebooks / largest[:, None], projection / scales[:, None]
-    return (*(np.round(127 * x).astype("int8") for x in factors), scales)
+    scales = np.abs(projection).max(axis=1)
+    scales = np.where(scales > 0, scales, 1)
+    codebooks = np.round(127 * (codebooks / largest[:, None])).astype("int8")
+    projection = np.round(127 * (projection / scales[:, None])).astype("int8")
+    return codebooks, projection, scales
 
 
-def rows_in_bytes(rows):
-    """Returns rows as int8, and the scale of each."""
+def rows_in_bytes(rows: Array) -> tuple[Array, Array]:
+    """Returns rows as int8, and the scale of each row."""
     scales = np.abs(rows).max(axis=1) / 127
     divided = rows / np.maximum(scales, 1e-38)[:, None]
     return np.round(divided).astype("int8"), scales

@@ -1,30 +1,36 @@
-"""Decomposition and rounding of tables by t3f, which owns the format.
+"""Decomposition and rounding of tables with t3f.
 
-Cores are NumPy arrays of shape `(I, R, J, R')` here, and `(R, I, J, R')` in a
-`t3f.TensorTrain`.
+Cores are NumPy arrays of shape `(I, R, J, R')` here. In a `t3f.TensorTrain`
+they have the shape `(R, I, J, R')`.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import frequency_weights
+from keras_embcomp.numerics.blocks import row_blocks
 from keras_embcomp.numerics.tensor_train.contraction import (
-    grouped,
+    CoreShape,
     merge_cost,
+    merged_cores,
     merged_shapes,
     partitions,
     row_cost,
 )
-from keras_embcomp.numerics.tensor_train.shapes import attainable_ranks
+from keras_embcomp.numerics.tensor_train.shapes import Shape, attainable_ranks
 
-# What the decomposition holds at its peak, in tables of float32: the padded
-# table, its transposed copy, an unfolding and its singular vectors.
+# Float32 tables in memory at the peak of the decomposition: the padded table,
+# its transposed copy, an unfolding and its singular vectors.
 _COPIES = 5
+_BLOCK_COLUMNS = 65_536
 
 
-def to_t3f(cores):
+def to_t3f(cores: Sequence[ArrayLike]) -> Any:
     """Returns cores as a `t3f.TensorTrain` of TensorFlow tensors."""
     import t3f
     import tensorflow as tf
@@ -32,11 +38,11 @@ def to_t3f(cores):
     return t3f.TensorTrain([tf.transpose(c, (1, 0, 2, 3)) for c in cores])
 
 
-def cores_of(tensor_train):
-    """Returns the cores of a TT-matrix.
+def cores_of(tensor_train: Any) -> list[Array]:
+    """Returns the cores of a `t3f.TensorTrain`.
 
     Raises:
-        ValueError: for anything but a matrix in the format of t3f.
+        ValueError: unless `tensor_train` is one, and holds a matrix.
     """
     import t3f
 
@@ -53,8 +59,14 @@ def cores_of(tensor_train):
     ]
 
 
-def from_t3f(tensor_train):
-    """Returns the cores of a TT-matrix, no rank above what its modes allow."""
+def from_t3f(tensor_train: Any) -> list[Array]:
+    """Returns the cores of a `t3f.TensorTrain`, with attainable ranks.
+
+    Ranks above what the modes allow are rounded down, without loss.
+
+    Raises:
+        ValueError: unless `tensor_train` is one, and holds a matrix.
+    """
     import t3f
 
     cores = cores_of(tensor_train)
@@ -62,18 +74,24 @@ def from_t3f(tensor_train):
     allowed = attainable_ranks(structure["tt_shape"])
     pairs = zip(structure["tt_ranks"], allowed, strict=True)
     if any(rank > most for rank, most in pairs):
-        # Loses nothing, as the rank of the table is within these.
+        # Nothing is lost: the table itself has no higher rank.
         cores = cores_of(t3f.round(tensor_train, max_tt_rank=max(allowed)))
     return cores
 
 
-def with_ranks_of(cores, shapes):
-    """Returns cores with zeros added up to the ranks of other cores.
+def with_ranks_of(
+    cores: Sequence[Array], shapes: Sequence[tuple[int, ...]]
+) -> list[Array]:
+    """Returns cores padded with zeros to the ranks of other shapes.
+
+    Args:
+        cores: Arrays of shape `(I, R, J, R')`.
+        shapes: The wanted shape of each core.
 
     Raises:
-        ValueError: if their modes differ, or their ranks are higher.
+        ValueError: if the modes differ, or a rank is higher than wanted.
     """
-    found = [core.shape for core in cores]
+    found = shapes_of(cores)
     fits = len(found) == len(shapes) and all(
         mine[::2] == other[::2] and mine[1] <= other[1] and mine[3] <= other[3]
         for mine, other in zip(found, shapes, strict=True)
@@ -93,33 +111,42 @@ def with_ranks_of(cores, shapes):
     ]
 
 
-def rounded_cores(cores, max_tt_rank):
-    """Returns cores of lower ranks for nearly the same table."""
+def rounded_cores(cores: Sequence[Array], max_tt_rank: int) -> list[Array]:
+    """Returns cores of ranks up to `max_tt_rank` for nearly the same table."""
     import t3f
 
     return from_t3f(t3f.round(to_t3f(cores), max_tt_rank=max_tt_rank))
 
 
-def full_table(cores, vocabulary):
-    """Returns the float32 table, its padded rows cut off."""
+def full_table(cores: Sequence[ArrayLike], vocabulary: int) -> Array:
+    """Returns the float32 table `(vocabulary, width)`, without padded rows."""
     cores = [np.asarray(core).astype("float32") for core in cores]
-    return _merge(cores).reshape(-1, width_of(cores))[:vocabulary]
+    (core,) = merged_cores(cores, (len(cores),), np)
+    return core.reshape(-1, width_of(cores))[:vocabulary]
 
 
-def decompose(table, tt_shape, tt_ranks, max_error, frequencies):
+def decompose(
+    table: Array,
+    tt_shape: Shape,
+    tt_ranks: Sequence[int] | None,
+    max_error: float | None,
+    frequencies: ArrayLike | None,
+) -> list[Array]:
     """Returns the cores of a TT-SVD of a table.
 
     Args:
         table: Array of shape `(vocabulary, width)`.
         tt_shape: Pair of tuples, row and column modes.
-        tt_ranks: The largest rank at each cut, or `None` for those that
-            `max_error` asks for.
-        max_error: Relative error that is not exceeded, of the table whose
-            rows are weighed if `frequencies` are given.
-        frequencies: Counts of shape `(vocabulary,)` or `None`. The weights
-            used are the product of one for each digit of the row that is
-            nearest to the counts, as other weights do not survive in the
-            format.
+        tt_ranks: The largest rank at each cut. `None` takes the ranks that
+            `max_error` needs.
+        max_error: The largest relative error, without `tt_ranks`. With
+            `frequencies`, it is the error of the weighted table.
+        frequencies: Counts of shape `(vocabulary,)` or `None`. The format
+            keeps only weights that are a product of one number for each digit
+            of the row. The nearest such product to the counts is used.
+
+    Raises:
+        ValueError: if free memory is too small, or the counts do not fit.
     """
     import t3f
 
@@ -132,6 +159,7 @@ def decompose(table, tt_shape, tt_ranks, max_error, frequencies):
         scales = _digit_scales(weights, tt_shape[0])
         padded *= _outer(scales)[:, None]
     if tt_ranks is None:
+        assert max_error is not None  # one of both is given
         tt_ranks = ranks_for_error(padded, tt_shape, max_error)
     tensor_train = t3f.to_tt_matrix(
         padded, tt_shape, max_tt_rank=[1, *tt_ranks, 1]
@@ -145,12 +173,20 @@ def decompose(table, tt_shape, tt_ranks, max_error, frequencies):
     ]
 
 
-def ranks_for_error(table, tt_shape, max_error) -> tuple[int, ...]:
+def ranks_for_error(
+    table: Array, tt_shape: Shape, max_error: float
+) -> tuple[int, ...]:
     """Returns ranks whose TT-SVD has at most a relative Frobenius error.
 
-    A TT-SVD's squared error is at most the sum, over the cuts, of the squared
-    singular values that are left out of the unfolding at that cut (Oseledets
-    2011, Theorem 2.2): each cut may leave out its share of `max_error**2`.
+    The squared error of a TT-SVD is at most the sum, over the cuts, of the
+    squared singular values that are left out of the unfolding at that cut
+    (Oseledets 2011, Theorem 2.2). So each cut may leave out an equal share of
+    `max_error**2`.
+
+    Args:
+        table: Array of shape `(product of the row modes, width)`.
+        tt_shape: Pair of tuples, row and column modes.
+        max_error: The largest relative error.
     """
     num_cores = len(tt_shape[0])
     order = [axis for k in range(num_cores) for axis in (k, k + num_cores)]
@@ -169,26 +205,27 @@ def ranks_for_error(table, tt_shape, max_error) -> tuple[int, ...]:
     return tuple(ranks)
 
 
-def _gram(matrix, block=65_536):
+def _gram(matrix: Array) -> Array:
+    """Returns `matrix @ matrix.T` in float64."""
     gram = np.zeros((len(matrix), len(matrix)))
-    for start in range(0, matrix.shape[1], block):
-        part = matrix[:, start : start + block].astype("float64")
+    for columns in row_blocks(matrix.shape[1], _BLOCK_COLUMNS):
+        part = matrix[:, columns].astype("float64")
         gram += part @ part.T
     return gram
 
 
-def merged(cores, max_bytes):
-    """Returns fewer cores for the same table: the cheapest to look up.
+def merged(cores: Sequence[ArrayLike], max_bytes: float) -> list[Array]:
+    """Returns cores of the same table, merged for the cheapest lookups.
 
     Args:
         cores: Two cores or more.
-        max_bytes: What they may take in float32.
+        max_bytes: The most bytes that they may take in float32.
 
     Raises:
-        ValueError: if `max_bytes` is less than the least that fits.
+        ValueError: if even the smallest plan takes more than `max_bytes`.
     """
     cores = from_t3f(to_t3f(cores))
-    shapes = [core.shape for core in cores]
+    shapes = shapes_of(cores)
     sizes = {
         plan: 4 * sum(math.prod(s) for s in merged_shapes(shapes, plan))
         for plan in partitions(len(cores))
@@ -206,29 +243,25 @@ def merged(cores, max_bytes):
             merge_cost(shapes, plan),
         ),
     )
-    return [_merge(group) for group in grouped(cores, plan)]
+    return merged_cores(cores, plan, np)
 
 
-def _merge(cores):
-    """Returns one core `(I, R, J, R')` for neighbours."""
-    first, *rest = cores
-    for core in rest:
-        product = np.tensordot(first, core, axes=(3, 1))
-        product = product.transpose(0, 3, 1, 2, 4, 5)
-        rows, more_rows, rank, columns, more_columns, last = product.shape
-        first = product.reshape(
-            rows * more_rows, rank, columns * more_columns, last
-        )
-    return first
+def shapes_of(cores: Sequence[Array]) -> list[CoreShape]:
+    """Returns the shape `(I, R, J, R')` of each core."""
+    shapes = []
+    for core in cores:
+        rows, rank, columns, next_rank = core.shape
+        shapes.append((rows, rank, columns, next_rank))
+    return shapes
 
 
-def width_of(cores):
-    """Returns the width of the table that cores stand for."""
+def width_of(cores: Sequence[Array]) -> int:
+    """Returns the width of the table."""
     return math.prod(core.shape[2] for core in cores)
 
 
-def structure_of(cores):
-    """Returns the structural arguments of a layer with these cores."""
+def structure_of(cores: Sequence[Array]) -> dict[str, Any]:
+    """Returns `tt_shape` and `tt_ranks` of a layer with these cores."""
     rows = tuple(core.shape[0] for core in cores)
     columns = tuple(core.shape[2] for core in cores)
     return {
@@ -237,11 +270,11 @@ def structure_of(cores):
     }
 
 
-def _digit_scales(weights, modes):
+def _digit_scales(weights: Array, modes: tuple[int, ...]) -> list[Array]:
     """Returns a scale for each digit; their product is near `sqrt(weights)`.
 
-    The least-squares fit of logarithms. A row that was never counted, or that
-    is padding, weighs as the least that was.
+    The scales are a least-squares fit of logarithms. A row that was never
+    counted, and a padded row, weigh as much as the least frequent row.
     """
     least = max(weights[weights > 0].min(), 1e-8 * weights.max())
     padded = np.full(math.prod(modes), least)
@@ -258,16 +291,16 @@ def _digit_scales(weights, modes):
     ]
 
 
-def _outer(scales):
-    """Returns the product of a scale for each digit, for every row."""
+def _outer(scales: Sequence[Array]) -> Array:
+    """Returns for every row the product of its digits' scales, in float32."""
     product = np.ones(1)
     for scale in scales:
         product = np.outer(product, scale).ravel()
     return product.astype("float32")
 
 
-def available_bytes():
-    """Returns the memory that Linux can give; infinity on other systems."""
+def available_bytes() -> float:
+    """Returns the free memory of a Linux system; infinity elsewhere."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -276,8 +309,8 @@ def available_bytes():
     return 1024 * int(sizes["MemAvailable"].split()[0])
 
 
-def _check_memory(table, padded):
-    """Raises if the decomposition would not fit into free memory."""
+def _check_memory(table: Array, padded: Array) -> None:
+    """Raises a `ValueError` if the decomposition exceeds free memory."""
     free = available_bytes()
     needed = _COPIES * padded.nbytes
     if needed > free:

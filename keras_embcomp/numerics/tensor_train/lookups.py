@@ -18,12 +18,12 @@ from keras_embcomp.numerics.lookup import inside_and_outside, likely_count
 from keras_embcomp.numerics.small_products import batched_product
 from keras_embcomp.numerics.streaming import RowScores, products
 from keras_embcomp.numerics.tensor_train.contraction import (
-    grouped,
+    merged_cores,
     plan_logits,
     plan_rows,
 )
 
-# Units of a slice of the first cores, where logits come in blocks.
+# Most units of a slice of the first cores, when logits come in blocks.
 _BLOCK = 4_096
 
 
@@ -36,12 +36,19 @@ def tt_rows(
 ) -> Tensor:
     """Returns the rows `ids` of the table, of shape `(*ids.shape, width)`.
 
-    The backward pass computes the gathered slices again: to store them could
-    take more memory than the dense layer's table.
+    The backward pass gathers the slices again. Stored, they could take more
+    memory than the dense table.
+
+    Args:
+        execution: How the call runs.
+        ids: Tensor of ids. Ids out of range do what they do in a dense table.
+        cores: Tensors or quantized factors of shape `(I, R, J, R')`.
+        vocabulary: Integer. Rows of the table without padding.
+        dtype: The dtype of the result.
     """
     shapes = tuple(tuple(core.shape) for core in cores)
     plan = (1,) * len(cores)
-    # How many ids a file is for may not be known.
+    # A file may not know how many ids it gets.
     exporting = execution.exporting
     if not exporting or None not in tuple(ids.shape):
         plan = plan_rows(shapes, _static_count(ids.shape))
@@ -56,12 +63,12 @@ def tt_rows(
     tables = merged_cores(cores, plan)
     modes = [table.shape[0] for table in tables]
     digits = _digits(execution, ids, modes, vocabulary)
-    # Where XLA clips a digit, it shall end in the last row that is used.
+    # XLA clips digits: the last row must be one that is used.
     used = -(-vocabulary // math.prod(t.shape[0] for t in tables[1:]))
     if used < tables[0].shape[0] and not exporting:
         tables[0] = tables[0][:used]
 
-    def chain(*tables):
+    def chain(*tables: Factor) -> Tensor:
         return _chain_of_slices(execution, digits, tables)
 
     if packed:
@@ -80,8 +87,14 @@ def tt_logits(
 ) -> Tensor:
     """Returns `hidden @ table.T`, of shape `(*hidden.shape[:-1], vocabulary)`.
 
-    Few tokens are contracted with the cores; for many, the table is built
-    once. Padded rows are cut off.
+    Few tokens are contracted with the cores. For many, the table is
+    materialised once. Padded rows are cut off.
+
+    Args:
+        execution: How the call runs.
+        hidden: Tensor of shape `(..., width)`.
+        cores: Tensors of shape `(I, R, J, R')`.
+        vocabulary: Integer. Rows of the table without padding.
     """
     shapes = tuple(tuple(core.shape) for core in cores)
     plan = (1,) * len(cores)
@@ -114,8 +127,8 @@ def tt_scores(
 ) -> RowScores:
     """Returns the `RowScores` of hidden states of shape `(tokens, width)`.
 
-    A slice of the first cores, merged, stands for as many units as the others
-    have rows: few enough to be a block.
+    The first cores are merged, and so are the other cores. A slice of the first
+    core stands for one unit for each row of the other: few enough for a block.
     """
     modes = [core.shape[0] for core in cores]
     ends = range(1, len(cores))
@@ -126,7 +139,7 @@ def tt_scores(
     last = ops.transpose(last, (1, 0, 2, 3))
     last = ops.reshape(last, (rank, units * last_columns))
 
-    def scores(tokens, last, first):
+    def scores(tokens: Tensor, last: Tensor, first: Tensor) -> Tensor:
         rows = ops.matmul(ops.reshape(first, (-1, rank)), last)
         rows = ops.reshape(rows, (-1, columns, units, last_columns))
         rows = ops.transpose(rows, (0, 2, 1, 3))
@@ -138,35 +151,10 @@ def tt_scores(
     )
 
 
-def merged_cores(
-    cores: Sequence[Factor], plan: tuple[int, ...]
-) -> list[Factor]:
-    """Returns one core for each group of a plan."""
-    merged = []
-    for first, *rest in grouped(list(cores), plan):
-        for core in rest:
-            first = _merged(first, core)
-        merged.append(first)
-    return merged
-
-
-def _merged(left, right):
-    modes = zip(left.shape, right.shape, strict=True)
-    (rows, more_rows), (rank, middle), (columns, more_columns), ranks = modes
-    right = ops.reshape(ops.transpose(right, (1, 0, 2, 3)), (middle, -1))
-    product = ops.matmul(ops.reshape(left, (-1, middle)), right)
-    product = ops.reshape(
-        product,
-        (rows, rank, columns, more_rows, more_columns * ranks[1]),
-    )
-    return ops.reshape(
-        ops.transpose(product, (0, 3, 1, 2, 4)),
-        (rows * more_rows, rank, columns * more_columns, ranks[1]),
-    )
-
-
-def _chain_of_slices(execution, digits, tables):
-    """Gathers a slice of each table for each id, and multiplies them."""
+def _chain_of_slices(
+    execution: Execution, digits: Sequence[Tensor], tables: Sequence[Factor]
+) -> Tensor:
+    """Returns for each id the product of its slices of all tables."""
     first, *others = tables
     columns = first.shape[2]
     product = _slices(execution, first, digits[0], first.shape[2:])
@@ -181,15 +169,19 @@ def _chain_of_slices(execution, digits, tables):
     return product
 
 
-def _slices(execution, table, digits, shape):
-    """Returns the slices of digits, each of a shape."""
+def _slices(
+    execution: Execution, table: Factor, digits: Tensor, shape: tuple[int, ...]
+) -> Tensor:
+    """Returns the slice of each digit, of shape `(digits, *shape)`."""
     if execution.is_packed(table):
         return ops.reshape(execution.take(table, digits), (-1, *shape))
     table = ops.reshape(table, (table.shape[0], *shape))
     return execution.take(table, digits)
 
 
-def _digits(execution, ids, modes, vocabulary):
+def _digits(
+    execution: Execution, ids: Tensor, modes: Sequence[int], vocabulary: int
+) -> list[Tensor]:
     """Returns flat digits of ids, the first slowest, in integers only."""
     ids = ops.reshape(ids, (-1,))
     ids, outside = inside_and_outside(execution, ids, vocabulary)
@@ -201,7 +193,7 @@ def _digits(execution, ids, modes, vocabulary):
     return digits
 
 
-def _static_count(shape):
-    """Returns a product of sizes; at least 1,024 if one is not known."""
+def _static_count(shape: Sequence[int | None]) -> int:
+    """Returns the product of sizes; at least 1,024 if one is not known."""
     count = likely_count(shape)
     return max(count, 1_024) if None in tuple(shape) else count

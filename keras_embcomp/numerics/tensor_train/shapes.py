@@ -13,21 +13,23 @@ from keras_embcomp.checks import positive_int
 MIN_CORES, MAX_CORES = 2, 6
 # Row modes and column modes.
 Shape: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
+_Found: TypeAlias = tuple[int, int, int, tuple[int, ...]]
 
 
 def row_modes(vocabulary: int, num_cores: int) -> tuple[int, ...]:
     """Returns balanced modes, ascending, whose product reaches a vocabulary.
 
-    Among all modes with a product of at least `vocabulary`, those with the
-    least sum, which is what the cores' sizes grow with; among these, those
-    with the largest last mode, as the last core has one rank less; then those
-    that pad the fewest rows. Whether the vocabulary is prime makes no
-    difference.
+    Among all modes with a product of at least `vocabulary`, these have the
+    least sum, because the sizes of the cores grow with it. Ties go to the
+    largest last mode, because the last core has one rank less, and then to the
+    fewest padded rows. Whether the vocabulary is prime makes no difference.
     """
     return _least_sum(vocabulary, num_cores, 1, {})[-1]
 
 
-def _least_sum(size, count, smallest, seen):
+def _least_sum(
+    size: int, count: int, smallest: int, seen: dict[tuple[int, ...], _Found]
+) -> _Found:
     """Returns `(sum, -last, product, modes)` of `count` ascending modes."""
     key = (size, count, smallest)
     if key in seen:
@@ -37,7 +39,7 @@ def _least_sum(size, count, smallest, seen):
         return (mode, -mode, mode, (mode,))
     root = size ** (1 / count)
     best = None
-    # The least mode lies just below the root; a far smaller one costs more.
+    # The least mode lies just below the root. A far smaller one costs more.
     for mode in range(max(smallest, int(0.7 * root)), math.ceil(root) + 1):
         total, last, product, modes = _least_sum(
             -(-size // mode), count - 1, mode, seen
@@ -51,7 +53,7 @@ def _least_sum(size, count, smallest, seen):
 def column_modes(width: int, num_cores: int) -> tuple[int, ...]:
     """Returns balanced modes, ascending, whose product is the width.
 
-    Those with the least sum. A prime width leaves ones: (1, 1, 127).
+    They have the least sum. A prime width leaves ones: (1, 1, 127).
     """
     if num_cores == 1:
         return (width,)
@@ -99,7 +101,7 @@ def resolve_shape(
 
 
 def check_num_cores(num_cores: int) -> int:
-    """Returns `num_cores`, or raises if it is not from 2 to 6."""
+    """Returns `num_cores`; raises a `ValueError` unless it is from 2 to 6."""
     num_cores = positive_int("num_cores", num_cores)
     if not MIN_CORES <= num_cores <= MAX_CORES:
         raise ValueError(
@@ -110,7 +112,7 @@ def check_num_cores(num_cores: int) -> int:
 
 
 def check_shape(tt_shape: Any) -> Shape:
-    """Returns `tt_shape` as a pair of tuples of integers, or raises."""
+    """Returns `tt_shape` as a pair of tuples, or raises a `ValueError`."""
     try:
         rows, columns = (
             tuple(positive_int("tt_shape", mode) for mode in modes)
@@ -137,7 +139,7 @@ def attainable_ranks(tt_shape: Shape) -> tuple[int, ...]:
 
 
 def check_ranks(tt_ranks: Any) -> int | tuple[int, ...]:
-    """Returns `tt_ranks` as an integer or a tuple of integers."""
+    """Returns `tt_ranks` as an integer or a tuple, or raises a `ValueError`."""
     if isinstance(tt_ranks, list | tuple):
         return tuple(positive_int("tt_ranks", rank) for rank in tt_ranks)
     return positive_int("tt_ranks", tt_ranks)
@@ -148,12 +150,12 @@ def cut_ranks(
 ) -> tuple[int, ...]:
     """Returns a rank for each cut, none above what the modes allow.
 
-    An integer is the rank of every cut, as in the paper, though the outer cuts
-    may not need it: it is clipped to what the modes allow at some cut. A list
-    is clipped cut by cut.
+    An integer is the rank of every cut, as in Khrulkov et al. 2019, even if the
+    outer cuts need less. It is clipped to the largest rank that the modes allow
+    at any cut. A list is clipped cut by cut.
 
     Raises:
-        ValueError: if a list has not one rank for each cut.
+        ValueError: if a list does not have one rank for each cut.
     """
     allowed = attainable_ranks(tt_shape)
     if isinstance(tt_ranks, int):
@@ -170,7 +172,7 @@ def cut_ranks(
 def core_shapes(
     tt_shape: Shape, ranks: Sequence[int]
 ) -> tuple[tuple[int, int, int, int], ...]:
-    """Returns the shapes `(I, R, J, R')` of the cores, stored by row mode."""
+    """Returns the shapes `(I, R, J, R')` of the cores."""
     ranks = (1, *ranks, 1)
     return tuple(
         (i, ranks[k], j, ranks[k + 1])
@@ -181,16 +183,17 @@ def core_shapes(
 def tensor_train_rank(
     vocabulary: int, width: int, parameters: int, num_cores: int = 3
 ) -> int:
-    """Returns the largest rank of a tensor train, the same at every cut.
+    """Returns the largest rank of a tensor train for a budget.
 
-    With row modes `I` and column modes `J` it has `rank * (I[0] J[0] +
-    I[-1] J[-1])` parameters in the outer cores, and `rank**2 * I[k] J[k]` in
-    each other. At least 1, and no more than the modes allow.
+    The rank is the same at every cut, at least 1, and at most what the modes
+    allow. With row modes `I` and column modes `J`, the outer cores have
+    `rank * (I[0] J[0] + I[-1] J[-1])` parameters, and each other core has
+    `rank**2 * I[k] J[k]`.
 
     Args:
         vocabulary: Integer. Rows of the table.
         width: Integer. Columns of the table.
-        parameters: Number. At most so many numbers, if rank 1 has no more.
+        parameters: Number. The budget. Rank 1 may exceed it.
         num_cores: Integer, from 2 to 6.
     """
     shape = resolve_shape("vocabulary", vocabulary, width, num_cores, None)
