@@ -1,15 +1,18 @@
 """Ragged and sparse ids: what `Embedding` takes, with its result types."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
 from cases import EMBEDDINGS, VOCABULARY, WIDTH
-from contract import assert_close
+from contract import assert_close as close
 from keras import ops
 
 import keras_embcomp
 
 BACKEND = keras.backend.backend()
+assert_close = partial(close, rtol=1e-4, atol=1e-6)
 every_case = pytest.mark.parametrize("case", EMBEDDINGS, ids=str)
 stored = pytest.mark.parametrize("mode", [None, "int8", "int4"])
 needs_sparse = pytest.mark.skipif(
@@ -61,7 +64,7 @@ def assert_like_dense(layer, found, expected):
         np.testing.assert_array_equal(one, other)
     ids = tf.cast(expected.flat_values, "int64").numpy()
     rows = layer.to_dense()[ids]
-    assert_close(found.flat_values, rows, rtol=1e-5, atol=1e-6)
+    assert_close(found.flat_values, rows)
 
 
 @pytest.mark.tensorflow_only
@@ -139,7 +142,7 @@ def test_ragged_hidden_states_go_back(case):
     logits = layer(rows, reverse=True)
     assert logits.shape.as_list() == [3, None, VOCABULARY]
     expected = layer.to_dense()[FLAT] @ layer.to_dense().T
-    assert_close(logits.flat_values, expected, rtol=1e-4, atol=1e-5)
+    assert_close(logits.flat_values, expected)
 
 
 @pytest.mark.tensorflow_only
@@ -172,7 +175,7 @@ def test_sparse_ids_give_dense_rows(case, mode):
     layer = made(case, mode)
     found = layer(sparse())
     assert ops.is_tensor(found) and found.shape == (*IDS.shape, WIDTH)
-    assert_close(found, layer.to_dense()[IDS], rtol=1e-5, atol=1e-6)
+    assert_close(found, layer.to_dense()[IDS])
     assert_close(layer.rows(sparse()), found)
 
 
@@ -182,7 +185,7 @@ def test_sparse_ids_of_any_dtype(dtype):
     layer = made(EMBEDDINGS[0])
     ids = IDS % 100
     found = layer(sparse(ids, dtype))
-    assert_close(found, layer.to_dense()[ids], rtol=1e-5, atol=1e-6)
+    assert_close(found, layer.to_dense()[ids])
 
 
 @needs_sparse
@@ -199,7 +202,7 @@ def test_an_absent_id_is_padding():
 def test_sparse_ids_in_functions(case, compiled):
     layer = made(case)
     found = compiled(layer)(sparse())
-    assert_close(found, layer.to_dense()[IDS], rtol=1e-5, atol=1e-6)
+    assert_close(found, layer.to_dense()[IDS])
 
 
 @needs_sparse
@@ -208,7 +211,7 @@ def test_sparse_hidden_states_go_back():
     hidden = np.eye(3, WIDTH, dtype="float32")
     entry = sparse(hidden, "float32")
     expected = hidden @ layer.to_dense().T
-    assert_close(layer(entry, reverse=True), expected, rtol=1e-5, atol=1e-6)
+    assert_close(layer(entry, reverse=True), expected)
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="JAX has it")
@@ -218,7 +221,7 @@ def test_compressed_rows_of_jax(case):
 
     layer = made(case)
     found = layer(BCSR.fromdense(IDS))
-    assert_close(found, layer.to_dense()[IDS], rtol=1e-5, atol=1e-6)
+    assert_close(found, layer.to_dense()[IDS])
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="PyTorch has it")
@@ -234,7 +237,7 @@ def test_jagged_tensors_of_torch(case):
     assert type(found) is type(dense(ids)) and found.is_nested
     for row, one in zip(found.unbind(), LISTS, strict=True):
         expected = layer.to_dense()[np.array(one, int)]
-        assert_close(row, expected, rtol=1e-5, atol=1e-6)
+        assert_close(row, expected)
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -287,7 +290,7 @@ def test_models_with_such_inputs_are_compressed(kind, tmp_path):
     compressed = keras_embcomp.compress(model, ratio=3)
     found = compressed(inputs)
     expected = keras_embcomp.to_keras(compressed)(inputs)
-    assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert_close(found, expected)
     assert_close(compressed.predict(inputs, verbose=0), found)
     compressed.compile("adam", "mse")
     compressed.fit(inputs, np.ones((3, 2)), verbose=0)
@@ -298,7 +301,7 @@ def test_models_with_such_inputs_are_compressed(kind, tmp_path):
     # Keras gives a saved model dense signatures, whatever the inputs are.
     compressed.export(tmp_path / "saved", verbose=False)
     served = tf.saved_model.load(tmp_path / "saved")
-    assert_close(served.serve(dense), compressed(dense), rtol=1e-5, atol=1e-6)
+    assert_close(served.serve(dense), compressed(dense))
 
 
 @pytest.mark.tensorflow_only
@@ -323,4 +326,4 @@ def test_ragged_words_of_text(case):
     layer = made(case)
     model = keras.Model(entry, layer(vectors(entry)))
     found = model.predict(np.array(["w1 w2", "", "w7"], object), verbose=0)
-    assert_close(found.flat_values, layer.to_dense()[[3, 4, 9]], rtol=1e-5)
+    assert_close(found.flat_values, layer.to_dense()[[3, 4, 9]])
