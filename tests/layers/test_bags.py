@@ -103,8 +103,6 @@ def test_quantized_tables(case, kind, mode):
 @every_kind
 @every_combiner
 def test_compiles(combiner, kind, compiled):
-    if (BACKEND, kind) == ("tensorflow", "ragged"):
-        pytest.skip("XLA has no row ids of unknown length")
     embedding = embedding_of(EMBEDDINGS[0], mask_zero=kind == "padded")
     layer = EmbedReduce(embedding, combiner)
     ids, weights = (
