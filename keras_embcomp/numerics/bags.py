@@ -71,7 +71,7 @@ class Bags(NamedTuple):
         total = ops.where(ops.equal(total, 0), 1.0, total)
         return ops.sqrt(total) if combiner == "sqrtn" else total
 
-    def _segment_sums(self, values):
+    def _segment_sums(self, values: Tensor) -> Tensor:
         sums = ops.segment_sum(values, self.segments, math.prod(self.shape))
         if len(self.shape) == 1:
             return sums
@@ -97,7 +97,7 @@ def bags_of(ids: Any, weights: Any = None) -> Bags:
     return Bags(ids, densified(weights))
 
 
-def _ragged_bags(ids, weights):
+def _ragged_bags(ids: Any, weights: Any) -> Bags:
     import tensorflow as tf
 
     if weights is not None:
@@ -111,7 +111,12 @@ def _ragged_bags(ids, weights):
     return Bags(ids.values, weights, ids.value_rowids(), (rows,))
 
 
-def _sparse_bags(values, weights, coordinates, sizes):
+def _sparse_bags(
+    values: Tensor,
+    weights: Tensor | None,
+    coordinates: Tensor,
+    sizes: tuple[Any, ...],
+) -> Bags:
     if len(sizes) == 1:
         # Each place is a bag of one id or none.
         return Bags(values, weights, coordinates[:, 0], sizes)
@@ -121,7 +126,7 @@ def _sparse_bags(values, weights, coordinates, sizes):
     return Bags(values, weights, segments, sizes[:-1])
 
 
-def _coordinates(ids):
+def _coordinates(ids: Any) -> tuple[Tensor, Tensor]:
     """Returns the places of entries, of shape (entries, axes), and values."""
     if keras.backend.backend() == "tensorflow":
         return ids.indices, ids.values
@@ -136,7 +141,7 @@ def _coordinates(ids):
     return ops.where(inside, ids.indices, ops.array(ids.shape)), ids.data
 
 
-def _sizes(ids):
+def _sizes(ids: Any) -> tuple[Any, ...]:
     """Returns the shape of a sparse tensor, with tensors for unknown sizes."""
     if keras.backend.backend() != "tensorflow":
         return tuple(ids.shape)
@@ -147,7 +152,7 @@ def _sizes(ids):
     )
 
 
-def _at(values, coordinates):
+def _at(values: Tensor, coordinates: Tensor) -> Tensor:
     """Returns the entries of a dense tensor at places."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
