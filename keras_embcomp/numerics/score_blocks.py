@@ -73,7 +73,7 @@ def _largest_in_runs(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         scores = ops.pad(scores, padding, constant_values=-math.inf)
     count = (size + missing) // length
     rows = ops.reshape(scores, (-1, length))
-    # Without an `initial` value Keras refuses a batch that is empty at run time.
+    # Without `initial` Keras refuses a batch that is empty at run time.
     maxima = ops.max(rows, axis=-1, initial=-math.inf)
     runs = ops.top_k(ops.reshape(maxima, (-1, count)), k)[1]
     runs = ops.sort(ops.cast(runs, "int32"), axis=-1)
