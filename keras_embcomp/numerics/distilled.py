@@ -17,6 +17,7 @@ from keras_embcomp.numerics.execution import Execution
 from keras_embcomp.numerics.lookup import likely_count
 from keras_embcomp.numerics.low_rank import truncated_svd
 from keras_embcomp.numerics.streaming import RowScores
+from keras_embcomp.numerics.wide_sums import plus_broadcast
 
 _BLOCK_NUMBERS = 2**22
 _MOST_BLOCKS = 16  # XLA is slow to compile many
@@ -58,7 +59,7 @@ class Decoder(NamedTuple):
         """Returns `act(u K + b1)` or `act(u + b1)`."""
         if self.kernel is not None:
             narrow = _hidden_product(execution, narrow, self.kernel)
-        return self.activation(ops.add(narrow, self.bias))
+        return self.activation(plus_broadcast(narrow, self.bias))
 
     def decode(self, execution: Execution, narrow: Tensor) -> Tensor:
         """Returns rows of the table for narrow rows."""
@@ -66,7 +67,7 @@ class Decoder(NamedTuple):
         rows = ops.matmul(features, self.projection)
         if self.shortcut is not None:
             rows = rows + ops.matmul(narrow, self.shortcut)
-        return ops.add(rows, self.projection_bias)
+        return plus_broadcast(rows, self.projection_bias)
 
 
 def _hidden_product(
@@ -148,8 +149,9 @@ def decoded_scores(
         def scores(
             back: Tensor, offset: Tensor, bias: Tensor, narrow: Tensor
         ) -> Tensor:
-            features = decoder.activation(ops.add(narrow, bias))
-            return ops.matmul(back, ops.transpose(features)) + offset
+            features = decoder.activation(plus_broadcast(narrow, bias))
+            products = ops.matmul(back, ops.transpose(features))
+            return plus_broadcast(products, offset)
 
         return RowScores(scores, shared, rows, units=units)
     product = _product(hidden, decoder.kernel, decoder.projection)
@@ -188,7 +190,7 @@ def _projected(
         back = ops.matmul(hidden, ops.transpose(decoder.shortcut))
         logits = logits + ops.matmul(back, ops.transpose(narrow))
     bias = ops.expand_dims(decoder.projection_bias, 1)
-    return logits + ops.matmul(hidden, bias)
+    return plus_broadcast(logits, ops.matmul(hidden, bias))
 
 
 def _affine_logits(
@@ -199,7 +201,7 @@ def _affine_logits(
     number = ops.matmul(back, ops.expand_dims(decoder.bias, 1))
     bias = ops.expand_dims(decoder.projection_bias, 1)
     number = number + ops.matmul(hidden, bias)
-    return execution.times_rows(back, embeddings) + number
+    return plus_broadcast(execution.times_rows(back, embeddings), number)
 
 
 def _multiplied(

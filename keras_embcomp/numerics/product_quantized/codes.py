@@ -16,6 +16,7 @@ from keras_embcomp.numerics.lookup import (
     take_rows,
 )
 from keras_embcomp.numerics.streaming import RowScores, products
+from keras_embcomp.numerics.wide_sums import plus_broadcast
 
 _FEW_TOKENS, _LOGIT_BLOCKS = 8, 16
 
@@ -164,7 +165,7 @@ def coded_rows(
     pieces = execution.take(codebooks, _places(codes, codebooks) + beyond)
     pieces = ops.reshape(pieces, (*ops.shape(ids), projection.shape[0]))
     pieces = ops.cast(pieces, projection.dtype)
-    rows = ops.add(ops.matmul(pieces, projection), mean)
+    rows = plus_broadcast(ops.matmul(pieces, projection), mean)
     if kept is None:
         return rows
     num_kept = kept.rows.shape[0]
@@ -208,9 +209,8 @@ def coded_logits(
     summed = few or execution.exporting
     sums = _summed_products if summed else _decoded_products
     logits = sums(execution, turned, codes, codebooks)
-    logits = logits + ops.matmul(
-        ops.expand_dims(mean, 0), ops.transpose(tokens)
-    )
+    offset = ops.matmul(ops.expand_dims(mean, 0), ops.transpose(tokens))
+    logits = plus_broadcast(logits, offset)
     if kept is not None:
         logits = _with_kept(execution, logits, tokens, codes, codebooks, kept)
     return ops.reshape(ops.transpose(logits), shape)
@@ -254,7 +254,7 @@ def coded_scores(
         codes = ops.cast(codes, "int32")
         pieces = take_rows(codebooks, _places(codes, codebooks))
         pieces = ops.reshape(pieces, (-1, directions))
-        logits = products(turned, pieces) + offset
+        logits = plus_broadcast(products(turned, pieces), offset)
         if not kept:
             return logits
         tokens, rows = kept
