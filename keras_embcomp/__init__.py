@@ -7,6 +7,7 @@ from keras_embcomp.compression.plan import CompressionPlan
 from keras_embcomp.compression.sweep import sweep
 from keras_embcomp.deploy.litert.export import export_litert
 from keras_embcomp.deploy.serving.export import export_serving
+from keras_embcomp.layers.bags import EmbedReduce
 from keras_embcomp.layers.distilled.layers import (
     DistilledEmbedding,
     DistilledSoftmax,
@@ -44,6 +45,7 @@ __all__ = [
     "CyclicallyAnnealedLearningRate",
     "DistilledEmbedding",
     "DistilledSoftmax",
+    "EmbedReduce",
     "EmbeddingDistiller",
     "GroupReduceEmbedding",
     "GroupReduceSoftmax",

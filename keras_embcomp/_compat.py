@@ -12,6 +12,7 @@ from typing import Any
 import keras
 from keras.src.backend import get_keras_mask as get_mask
 from keras.src.backend import set_keras_mask as set_mask
+from keras.src.backend.common import global_state
 from keras.src.models import Functional
 from keras.src.quantizers.quantization_config import (
     get_block_size_for_layer,
@@ -41,6 +42,7 @@ __all__ = [
     "set_cycled_rate",
     "set_mask",
     "source_policy",
+    "unallocated",
 ]
 
 # `get_mask`, `set_mask`: Keras carries a mask as an attribute of a tensor. A
@@ -193,3 +195,19 @@ def litert_schema() -> Any:
 def replace_input(operation: Any, index: int, tensor: Tensor) -> None:
     """Gives an operation of a TensorFlow graph another input."""
     operation._update_input(index, tensor)
+
+
+@contextlib.contextmanager
+def unallocated() -> Iterator[None]:
+    """Variables that are made within have a shape and take no memory.
+
+    `keras.StatelessScope` is public. The list of variables that the end of the
+    next scope fills is not, and they must not stay on it.
+    """
+    name = "uninitialized_variables"
+    before = list(global_state.get_global_attribute(name) or [])
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        global_state.set_global_attribute(name, before)

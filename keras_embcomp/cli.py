@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,21 +30,46 @@ _EPILOG = """examples:
   keras-embcomp export small.keras small.tflite --format int8 --batch 1
   keras-embcomp export small.keras served_model --version 3
 
-A MODEL is a .keras file, or a table: .npy, .npz, or the text of word2vec and
-GloVe (.txt, .vec), which becomes a model of one embedding.
+A MODEL is a .keras or .h5 file, or a table: .npy, .npz, or the text of word2vec
+and GloVe (.txt, .vec, also .gz), which becomes a model of one embedding.
+The exit code is 0, 1 with a line that says what is wrong, or 130 after Ctrl-C.
 """
+_FOLDER = (
+    "an output that ends in .tflite is a file for LiteRT; a name without a "
+    "dot, or a folder that exists, is a served model"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code, 0 or 1."""
+    """Runs the command; returns its exit code: 0, 1, or 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     try:
         text, values = options.run(options)
-    except (ValueError, ImportError, OSError, RuntimeError) as error:
-        print(f"keras-embcomp: {error}", file=sys.stderr)
+        print(json.dumps(values) if options.json else text, flush=True)
+    except KeyboardInterrupt:
+        return _failed("interrupted", 130)
+    except MemoryError as error:
+        return _failed(f"not enough memory {error}")
+    except BrokenPipeError:  # what read the output has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    print(json.dumps(values) if options.json else text)
+    except _failures() as error:
+        return _failed(str(error) or type(error).__name__)
     return 0
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Returns the errors that are no fault of this program."""
+    own = ValueError, ImportError, OSError, RuntimeError
+    if "tensorflow" not in sys.modules:
+        return own
+    return (*own, sys.modules["tensorflow"].errors.OpError)
+
+
+def _failed(text: str, code: int = 1) -> int:
+    """Says in a line what went wrong; returns the exit code."""
+    print("keras-embcomp:", *text.split(), file=sys.stderr)
+    return code
 
 
 def _parser():
@@ -86,11 +112,9 @@ def _parser():
     export = command(
         "export", _export, "write a model for LiteRT or TensorFlow Serving"
     )
-    _add_output(
-        export, "output", "a .tflite file, or the folder of a served model"
-    )
+    _add_output(export, "output", _FOLDER, "a .tflite file")
     export.add_argument(
-        "--version", type=int, help="of the served model; the next by default"
+        "--version", type=int, help="of a served model; the next by default"
     )
     export.add_argument(
         "--format",
@@ -117,10 +141,10 @@ def _add_goal(parser):
     return goal
 
 
-def _add_output(parser, name, text):
+def _add_output(parser, name, text, kept="an output"):
     parser.add_argument(name, type=Path, help=text)
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace an output there is"
+        "--overwrite", action="store_true", help=f"replace {kept} there is"
     )
 
 
@@ -141,6 +165,11 @@ def _checked(path, options, *suffixes):
             f"The output must not exist, unless --overwrite. Received: {path}"
         )
     return path
+
+
+def _written(path, options):
+    """Returns a context that writes a checked output whole."""
+    return written_whole(path, overwrite=options.overwrite)
 
 
 def _goal(options):
@@ -166,7 +195,8 @@ def _plan(options):
         **_goal(options),
     )
     if output is not None:
-        found.save(output)
+        with _written(output, options) as temporary:
+            found.save(temporary)
     return str(found), json.loads(found.to_json())
 
 
@@ -185,7 +215,7 @@ def _compress(options):
     small = compress(
         model, plan, verbose=int(not options.json), frequencies=counts
     )
-    with written_whole(output) as temporary:
+    with _written(output, options) as temporary:
         small.save(temporary)
     size = output.stat().st_size
     text = f"{output}: {size:,} bytes"
@@ -206,7 +236,8 @@ def _report(options):
         read_model(options.model), baseline, frequencies=_counts(options)
     )
     if output is not None:
-        found.plot(output)
+        with _written(output, options) as temporary:
+            found.plot(temporary)
     return str(found), dataclasses.asdict(found)
 
 
@@ -219,32 +250,59 @@ def _sweep(options):
         frequencies=_counts(options),
     )
     if output is not None:
-        found.plot(output)
+        with _written(output, options) as temporary:
+            found.plot(temporary)
     return str(found), dataclasses.asdict(found)
 
 
 def _export(options):
-    suffix = options.output.suffix.lower()
+    if options.output.suffix.lower() == ".tflite":
+        return _export_litert(options)
+    return _export_serving(options)
+
+
+def _export_litert(options):
+    output = _checked(options.output, options)
+    if options.version is not None:
+        raise ValueError(
+            "--version is for the folder of a served model. "
+            f"Received: {output} and --version {options.version}"
+        )
     model = read_model(options.model)
-    if suffix == ".tflite":
-        output = _checked(options.output, options)
+    with _written(output, options) as temporary:
         written = export_litert(
             model,
-            output,
+            temporary,
             options.format,
             batch=options.batch,
             sequence=options.sequence,
         )
-        text = (
-            f"{written.path}: {written.bytes:,} bytes, error "
-            f"{written.error:.2g}, {written.latency_ms:.3g} ms a call"
+    text = (
+        f"{output}: {written.bytes:,} bytes, error "
+        f"{written.error:.2g}, {written.latency_ms:.3g} ms a call"
+    )
+    return text, {**written._asdict(), "path": str(output)}
+
+
+def _export_serving(options):
+    output = options.output
+    if output.suffix and not output.is_dir():
+        raise ValueError(
+            f"The suffix of the output must be known: {_FOLDER}. "
+            f"Received: {output}"
         )
-        return text, {**written._asdict(), "path": str(written.path)}
+    if options.overwrite:
+        raise ValueError(
+            "--overwrite is for a .tflite file: a server may have a version "
+            "open, so each export of a served model is a new one. "
+            f"Received: {output}"
+        )
     fixed = options.batch, options.sequence
     if options.format != "float32" or fixed != (None, None):
         raise ValueError(
             "--format, --batch and --sequence are for an output that ends in "
-            f".tflite. Received: {options.output}"
+            f".tflite. Received: {output}"
         )
-    folder = export_serving(model, options.output, version=options.version)
+    model = read_model(options.model)
+    folder = export_serving(model, output, version=options.version)
     return f"{folder}: same outputs as Keras", {"path": str(folder)}

@@ -147,7 +147,7 @@ def test_reads_bare_tables_and_counts(name, tmp_path, generator, capsys):
         ("a.vec", b"3 2\none 1 2\ntwo 1 x\n", "line 3: 'two 1 x"),
         ("a.txt", b"", "without any"),
         ("b.vec", b"9 2\none 1 2\n", "says 9 x 2 and has 1 x 2"),
-        ("a.bin", b"", "must end in one of .keras, .npy"),
+        ("a.bin", b"", "must end in one of .keras, .h5, .hdf5, .npy"),
     ],
 )
 def test_refuses_foreign_files(name, content, message, tmp_path, capsys):
@@ -172,3 +172,108 @@ def test_help_shows_an_example(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "keras-embcomp compress model.keras" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.h5", "m.keras", "model.v1"])
+def test_an_unknown_suffix_is_refused(saved, tmp_path, capsys, name):
+    assert main(["export", saved, str(tmp_path / name)]) == 1
+    error = capsys.readouterr().err
+    assert "The suffix of the output must be known: " in error
+    assert "ends in .tflite" in error and "a folder that exists" in error
+    assert not (tmp_path / name).exists()
+
+
+def test_a_folder_that_exists_may_have_a_dot(saved, tmp_path):
+    folder = tmp_path / "model.v1"
+    folder.mkdir()
+    assert main(["export", saved, str(folder)]) == 0
+    assert [path.name for path in folder.iterdir()] == ["1"]
+
+
+def test_options_that_mean_nothing_are_refused(saved, tmp_path, capsys):
+    lite, folder = tmp_path / "model.tflite", tmp_path / "served"
+    for output, option, message in (
+        (lite, ["--version", "3"], "--version is for the folder of a served"),
+        (folder, ["--overwrite"], "--overwrite is for a .tflite file"),
+        (folder, ["--batch", "1"], "an output that ends in .tflite"),
+        (folder, ["--version", "0"], "`version` must be a positive integer"),
+    ):
+        assert main(["export", saved, str(output), *option]) == 1
+        assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_overwrite_and_version_do_what_they_say(saved, tmp_path, capsys):
+    lite, folder = tmp_path / "model.tflite", tmp_path / "served"
+    lite.write_text("old")
+    assert main(["export", saved, str(lite)]) == 1
+    assert "unless --overwrite" in capsys.readouterr().err
+    assert lite.read_text() == "old"
+    assert main(["export", saved, str(lite), "--overwrite"]) == 0
+    assert lite.read_bytes()[4:8] == b"TFL3"
+    assert main(["export", saved, str(folder), "--version", "7"]) == 0
+    assert main(["export", saved, str(folder), "--version", "7"]) == 1
+    assert "`version` must be new" in capsys.readouterr().err
+    assert main(["export", saved, str(folder)]) == 0
+    assert sorted(p.name for p in folder.iterdir()) == ["7", "8"]
+
+
+@pytest.mark.parametrize(
+    "kind, code, message",
+    [
+        (KeyboardInterrupt, 130, "interrupted"),
+        (MemoryError, 1, "not enough memory"),
+        (OSError(28, "No space left on device", "/x"), 1, "[Errno 28] No sp"),
+        (RuntimeError("two\nlines"), 1, "two lines"),
+    ],
+)
+def test_what_ends_a_command_is_a_line(
+    dense, tmp_path, monkeypatch, capsys, kind, code, message
+):
+    def failing(model, path, *args, **kwargs):
+        path.write_text("half")
+        raise kind
+
+    output = tmp_path / "small.keras"
+    output.write_text("old")
+    monkeypatch.setattr(keras.Model, "save", failing)
+    goal = ["--ratio", "2.1", "--method", "low_rank", "--overwrite", "--json"]
+    assert main(["compress", dense, str(output), *goal]) == code
+    error = capsys.readouterr().err
+    assert error.startswith(f"keras-embcomp: {message}")
+    assert error.count("\n") == 1
+    assert output.read_text() == "old"
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"dense.keras", "small.keras"}
+
+
+def test_a_full_disk_in_tensorflow_is_a_line(
+    saved, tmp_path, monkeypatch, capsys
+):
+    import tensorflow as tf
+
+    def full(*args, **kwargs):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left")
+
+    monkeypatch.setattr(tf.saved_model, "save", full)
+    assert main(["export", saved, str(tmp_path / "served")]) == 1
+    error = capsys.readouterr().err
+    assert "`path` must have room to be written. Received: path=" in error
+    assert "No space left" in error and error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_a_wrong_plan_is_named(dense, tmp_path, capsys):
+    plan, small = tmp_path / "plan.json", tmp_path / "small.keras"
+    goal = ["--ratio", "2.1", "--method", "low_rank"]
+    assert main(["plan", dense, *goal, "--output", str(plan)]) == 0
+    content = json.loads(plan.read_text())
+    content["tables"][0]["arguments"]["mask_zero"] = True
+    plan.write_text(json.dumps(content))
+    assert main(["compress", dense, str(small), "--plan", str(plan)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(
+        f"keras-embcomp: {plan}: Entry 1 of the plan ('words'): `arguments` "
+    )
+    assert main(["compress", dense, str(small), "--plan", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1

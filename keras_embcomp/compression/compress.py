@@ -4,12 +4,17 @@ from typing import Any
 
 import keras
 
-from keras_embcomp.compression.candidates import fitted, structure_bytes
+from keras_embcomp.compression.candidates import fitted
 from keras_embcomp.compression.choose import plan_compression
-from keras_embcomp.compression.plan import CompressionPlan, TablePlan
-from keras_embcomp.layers.methods import METHODS, method_named
+from keras_embcomp.compression.entries import check_structure
+from keras_embcomp.compression.plan import (
+    CompressionPlan,
+    TablePlan,
+    entry_named,
+)
+from keras_embcomp.layers.methods import method_named
 from keras_embcomp.models.copy import check_copyable, replaced
-from keras_embcomp.models.find import tables_of
+from keras_embcomp.models.find import Table, is_embedding, tables_of
 
 
 def compress(
@@ -55,14 +60,10 @@ def compress(
             f"`ratio=20`. Received: plan={plan!r}"
         )
     tables = {t.path: t for t in tables_of(model, goal.get("frequencies"))}
-    missing = [e.layer for e in plan.tables if e.layer not in tables]
-    if missing:
-        raise ValueError(
-            "`plan` must name tables of the model, which are "
-            f"{', '.join(tables)}. Received: {', '.join(missing)}"
-        )
-    for entry in plan.tables:
-        _check_entry(entry, tables[entry.layer].values.shape)
+    plan.check()
+    for number, entry in enumerate(plan.tables, start=1):
+        with entry_named(number, entry.layer):
+            _check_entry(entry, tables)
     entries = [entry for entry in plan.tables if entry.method != "keep"]
     check_copyable(model, {id(tables[e.layer].layer) for e in entries})
     if verbose:
@@ -82,35 +83,29 @@ def compress(
     return replaced(model, layers)
 
 
-def _check_entry(entry: TablePlan, shape: tuple[int, int]) -> None:
-    """Raises unless a plan's entry fits a table; corrects its bytes."""
-    if entry.shape != tuple(shape):
+def _check_entry(entry: TablePlan, tables: dict[str, Table]) -> None:
+    """Raises unless a plan's entry fits its table; corrects its bytes."""
+    if entry.layer not in tables:
         raise ValueError(
-            f"The plan of '{entry.layer}' must have the shape of its table, "
-            f"{tuple(shape)}. Received: shape={entry.shape}"
+            "`layer` must be a table of the model, which are "
+            f"{', '.join(tables)}. Received: layer={entry.layer!r}"
+        )
+    table = tables[entry.layer]
+    if entry.shape != table.values.shape:
+        raise ValueError(
+            f"`shape` must be that of the table, {table.values.shape}. "
+            f"Received: shape={entry.shape}"
         )
     if entry.method == "keep":
         return
-    names = [method.name for method in METHODS]
-    if entry.method not in names:
-        raise ValueError(
-            f"The method of '{entry.layer}' must be one of keep, "
-            f"{', '.join(names)}. Received: method={entry.method}"
-        )
     method = method_named(entry.method)
-    if entry.number_format not in method.formats:
-        raise ValueError(
-            f"The number format of '{entry.layer}' must be one of "
-            f"{', '.join(map(str, method.formats))}. "
-            f"Received: number_format={entry.number_format}"
-        )
-    try:
-        entry.bytes_after = structure_bytes(
-            method, entry.number_format, entry.arguments, shape
-        )
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"The arguments of '{entry.layer}' must be those of "
-            f"`{method.embedding.__name__}`. "
-            f"Received: {entry.arguments} ({error})"
-        ) from error
+    is_input = table.layer is None or is_embedding(table.layer)
+    held = check_structure(
+        entry.method,
+        entry.number_format,
+        entry.arguments,
+        entry.shape,
+        side=method.embedding if is_input else method.softmax,
+    )
+    assert held is not None  # by the method, which is not "keep"
+    entry.bytes_after = held

@@ -1,11 +1,16 @@
 """What `compress` is to do with each table: a value to print, edit and save."""
 
+import contextlib
 import dataclasses
 import json
+import math
+import numbers
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from keras_embcomp.compression.entries import check_structure
 from keras_embcomp.files import written_whole
 from keras_embcomp.text_tables import aligned
 
@@ -21,6 +26,7 @@ _COLUMNS = (
     "error",
     "operations",
 )
+_ABOVE_0 = "an integer above 0"
 
 
 @dataclasses.dataclass
@@ -51,12 +57,59 @@ class TablePlan:
     operations: int
 
     def __post_init__(self) -> None:
-        rows, width = self.shape
-        self.shape = (rows, width)
-        self.arguments = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in self.arguments.items()
-        }
+        self.shape = _as_tuples(self.shape)
+        if isinstance(self.arguments, dict):
+            self.arguments = {
+                name: _as_tuples(value)
+                for name, value in self.arguments.items()
+            }
+        self.check()
+
+    def check(self) -> None:
+        """Raises `ValueError` for a field that no table can have."""
+        shape = self.shape
+        for name, right, text in (
+            ("layer", _is_text(self.layer), "the path of a layer"),
+            (
+                "shape",
+                isinstance(shape, tuple)
+                and len(shape) == 2
+                and all(_is_count(size, 1) for size in shape),
+                "rows and width of a table, two integers above 0",
+            ),
+            ("method", _is_text(self.method), "the name of a method"),
+            (
+                "number_format",
+                self.number_format is None or _is_text(self.number_format),
+                "None or the name of a number format",
+            ),
+            (
+                "arguments",
+                isinstance(self.arguments, dict)
+                and all(map(_is_text, self.arguments)),
+                "a dictionary of arguments by name",
+            ),
+            ("bytes_before", _is_count(self.bytes_before, 1), _ABOVE_0),
+            ("bytes_after", _is_count(self.bytes_after, 1), _ABOVE_0),
+            (
+                "error",
+                _is_real(self.error) and 0 <= self.error < math.inf,
+                "a finite number, 0 or more",
+            ),
+            (
+                "operations",
+                _is_count(self.operations, 0),
+                "an integer, 0 or more",
+            ),
+        ):
+            if not right:
+                raise ValueError(
+                    f"`{name}` must be {text}. "
+                    f"Received: {name}={getattr(self, name)!r}"
+                )
+        check_structure(
+            self.method, self.number_format, self.arguments, self.shape
+        )
 
     def _cells(self):
         arguments = ", ".join(f"{k}={v}" for k, v in self.arguments.items())
@@ -116,18 +169,57 @@ class CompressionPlan:
         """Returns the plan that `to_json` wrote.
 
         Raises:
-            ValueError: if it is another text.
+            ValueError: if it is another text; names the entry and the field.
         """
         try:
-            tables = [
-                TablePlan(**table) for table in json.loads(text)["tables"]
-            ]
-        except (ValueError, TypeError, KeyError) as error:
+            found = json.loads(text, object_pairs_hook=_once)
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(
                 "`text` must be that of a plan, as `to_json` writes it. "
                 f"Received: text={text[:60]!r} ({error})"
             ) from error
-        return cls(tables)
+        if not isinstance(found, dict) or set(found) != {"tables"}:
+            raise ValueError(
+                "A plan must have the field `tables` and no other. "
+                f"Received: {_shown(found)}"
+            )
+        if not isinstance(found["tables"], list):
+            raise ValueError(
+                "`tables` must be a list of entries. "
+                f"Received: tables={_shown(found['tables'])}"
+            )
+        plan = cls(
+            [
+                _entry(number, value)
+                for number, value in enumerate(found["tables"], start=1)
+            ]
+        )
+        plan.check()
+        return plan
+
+    def check(self) -> None:
+        """Raises `ValueError` unless each entry is for a table of its own."""
+        if not isinstance(self.tables, list | tuple):
+            raise ValueError(
+                "`tables` must be a list of `TablePlan`. "
+                f"Received: tables={_shown(self.tables)}"
+            )
+        layers: dict[str, int] = {}
+        for number, table in enumerate(self.tables, start=1):
+            if not isinstance(table, TablePlan):
+                raise ValueError(
+                    f"Entry {number} of the plan must be a `TablePlan`. "
+                    f"Received: {table!r}"
+                )
+            with entry_named(number, table.layer):
+                table.check()
+                if table.layer in layers:
+                    raise ValueError(
+                        "`layer` must be in one entry only. Received: "
+                        f"layer={table.layer!r}, as in entry "
+                        f"{layers[table.layer]}"
+                    )
+            layers[table.layer] = number
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the plan to a JSON file."""
@@ -137,5 +229,81 @@ class CompressionPlan:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Self:
-        """Returns the plan of a JSON file."""
-        return cls.from_json(Path(path).expanduser().read_text("utf-8"))
+        """Returns the plan of a JSON file, and raises as `from_json`."""
+        path = Path(path).expanduser()
+        try:
+            return cls.from_json(path.read_text("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"A plan must be JSON in UTF-8. Received: path={path} ({error})"
+            ) from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+@contextlib.contextmanager
+def entry_named(number: int, layer: Any) -> Iterator[None]:
+    """Errors within begin with an entry's number and its layer."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(
+            f"Entry {number} of the plan ({_shown(layer)}): {error}"
+        ) from error
+
+
+def _entry(number, value):
+    """Returns an entry of a plan in JSON, or raises."""
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"Entry {number} of the plan must have fields. "
+            f"Received: {_shown(value)}"
+        )
+    fields = {field.name for field in dataclasses.fields(TablePlan)}
+    with entry_named(number, value.get("layer")):
+        for text, names in (
+            ("must be there", fields - set(value)),
+            ("must not be there", set(value) - fields),
+        ):
+            if names:
+                raise ValueError(
+                    f"`{min(names)}` {text}: an entry has the fields "
+                    f"{', '.join(sorted(fields))}. "
+                    f"Received: {', '.join(sorted(value)) or 'none'}"
+                )
+        return TablePlan(**value)
+
+
+def _once(pairs):
+    """Returns pairs as a dictionary, or raises if a name comes twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is there twice")
+    return found
+
+
+def _shown(value):
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _as_tuples(value):
+    """Returns lists as tuples, as constructors have them."""
+    if isinstance(value, list):
+        return tuple(map(_as_tuples, value))
+    return value
+
+
+def _is_text(value):
+    return isinstance(value, str) and value != ""
+
+
+def _is_count(value, least):
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return whole and least <= value < 2**63
+
+
+def _is_real(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -13,7 +13,9 @@ which chain to `super()`.
 """
 
 import abc
+import inspect
 import math
+import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Self
 
@@ -28,6 +30,7 @@ from keras_embcomp.layers.execution import naming_ids
 from keras_embcomp.layers.from_keras import embedding_parts
 from keras_embcomp.layers.quantization import Quantizable
 from keras_embcomp.numerics.lookup import widened
+from keras_embcomp.numerics.ragged import densified, on_flat_values
 from keras_embcomp.numerics.streaming import RowScores
 
 _GETTERS = {
@@ -35,6 +38,14 @@ _GETTERS = {
     "regularizer": regularizers.get,
     "constraint": constraints.get,
 }
+
+# Arguments of dense embeddings: what asks for nothing, and what to use else.
+_DENSE_ARGUMENTS = (
+    ("quantization_config", None, "give it to `quantize`"),
+    ("tie_weights", True, "use a `Softmax` layer of this package beside it"),
+    ("reverse_dtype", None, "cast the hidden states"),
+    ("logit_soft_cap", None, "cap the logits in a layer after it"),
+)
 
 
 def weight_bytes(weights: Iterable[keras.Variable]) -> int:
@@ -198,15 +209,17 @@ class Compressed(Quantizable, metaclass=abc.ABCMeta):
         """Returns the rows `ids` of the table, without building the table.
 
         Args:
-            ids: Integer tensor or array of any shape and integer dtype. One
-                out of range does what it does in `keras.layers.Embedding`.
+            ids: Integer tensor or array of any shape and integer dtype, ragged
+                or sparse too. One out of range does what it does in
+                `keras.layers.Embedding`.
 
         Returns:
-            Tensor of shape `(*ids.shape, width)`, of the compute dtype.
+            Tensor of shape `(*ids.shape, width)`, of the compute dtype: ragged
+            if `ids` are, else dense.
         """
-        ids = widened(ids)
+        ids = densified(ids)
         with naming_ids(self, ids):
-            return self._rows(ids)
+            return on_flat_values(lambda flat: self._rows(widened(flat)), ids)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """Returns `hidden @ table.T`, of shape `(..., vocabulary)`."""
@@ -278,6 +291,82 @@ class Compressed(Quantizable, metaclass=abc.ABCMeta):
         return {**super().get_config(), **parts}
 
 
+class NarrowTable(Compressed):
+    """A table whose rows are narrow rows, projected: linear in them.
+
+    A bag combines narrow rows, and projects once.
+
+    A method's table writes `_narrow_rows` and `_projected` in place of `_rows`.
+    """
+
+    @abc.abstractmethod
+    def _narrow_rows(self, ids: Tensor) -> Tensor:
+        """Returns narrow rows, of the compute dtype, for `_projected`."""
+
+    @abc.abstractmethod
+    def _projected(self, narrow: Tensor, ids: Tensor) -> Tensor:
+        """Returns the rows of narrow rows, or of linear combinations of some.
+
+        Args:
+            narrow: Tensor of shape `(..., rank)`.
+            ids: What was looked up.
+        """
+
+    def _rows(self, ids):
+        return self._projected(self._narrow_rows(ids), ids)
+
+
+def _without_dense_arguments(cls, arguments):
+    """Returns arguments without the dense table's own, or raises.
+
+    Arguments of `Embedding` and `ReversibleEmbedding` that a compressed layer
+    does not take are refused unless they ask for nothing.
+    """
+    arguments = dict(arguments)
+    if arguments.pop("input_length", None) is not None:
+        warnings.warn(  # as Keras does
+            "Argument `input_length` is deprecated. Just remove it.",
+            stacklevel=4,
+        )
+    weights = arguments.pop("weights", None)
+    if weights is not None:
+        if isinstance(weights, (list, tuple)) and len(weights) == 1:
+            weights = weights[0]
+        raise ValueError(
+            "`weights` must be given to `from_dense`, which finds the factors "
+            f"of a table. Received: weights of shape {np.shape(weights)}"
+        )
+    for kind in _GETTERS:
+        name = f"embeddings_{kind}"
+        value = arguments.pop(name, None)
+        if value is not None:
+            own = " and ".join(f"`{part}`" for part in _parts_of(cls, kind))
+            raise ValueError(
+                f"`{name}` must be given as {own}, for a `{cls.__name__}` has "
+                f"no dense table. Received: {name}={value!r}"
+            )
+    for name, nothing, instead in _DENSE_ARGUMENTS:
+        value = arguments.pop(name, nothing)
+        if value != nothing:
+            raise ValueError(
+                f"`{name}` must be {nothing}: {instead}. "
+                f"Received: {name}={value!r}"
+            )
+    return arguments
+
+
+def _parts_of(cls, kind):
+    """Returns the arguments of a class for parts of its factors."""
+    names = (
+        name
+        for base in cls.__mro__
+        if issubclass(base, Compressed)
+        for name in inspect.signature(base.__init__).parameters
+        if name.endswith(f"_{kind}")
+    )
+    return list(dict.fromkeys(names))
+
+
 def check_final(cls: type) -> None:
     """Raises if a class leaves anything of the protocol open."""
     missing = sorted(
@@ -321,7 +410,7 @@ class CompressedEmbedding(Compressed):
         mask_zero: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**_without_dense_arguments(type(self), kwargs))
         self.input_dim = positive_int("input_dim", input_dim)
         self.output_dim = positive_int("output_dim", output_dim)
         self.mask_zero = mask_zero
@@ -363,8 +452,13 @@ class CompressedEmbedding(Compressed):
 
     def call(self, inputs, reverse=False):
         if reverse:
-            return self._logits(ops.cast(inputs, self.compute_dtype))
-        ids = inputs
+            return on_flat_values(
+                lambda hidden: self._logits(
+                    ops.cast(hidden, self.compute_dtype)
+                ),
+                densified(inputs),
+            )
+        ids = densified(inputs)
         if not keras.backend.is_int_dtype(ids.dtype):
             ids = ops.cast(ids, "int32")
         rows = self.rows(ids)
@@ -374,7 +468,9 @@ class CompressedEmbedding(Compressed):
 
     def compute_mask(self, inputs, mask=None):
         if keras.backend.is_int_dtype(inputs.dtype):
-            return ops.not_equal(inputs, 0) if self.mask_zero else None
+            if not self.mask_zero:
+                return None
+            return ops.not_equal(densified(inputs), 0)
         # Hidden states on their way back keep their mask. Float ids come here
         # too, but `call` has marked their rows by then.
         return mask
@@ -386,7 +482,11 @@ class CompressedEmbedding(Compressed):
 
     def compute_output_spec(self, inputs, reverse=False):
         shape = self.compute_output_shape(inputs.shape, reverse)
-        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+        return keras.KerasTensor(
+            shape,
+            dtype=self.compute_dtype,
+            ragged=getattr(inputs, "ragged", False),
+        )
 
     def get_config(self):
         return {

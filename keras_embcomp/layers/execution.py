@@ -222,6 +222,8 @@ def known_values(tensor: Any) -> Array | None:
     if backend == "tensorflow":
         import tensorflow as tf
 
-        if tf.is_tensor(tensor) and not hasattr(tensor, "numpy"):
+        # A ragged tensor has `numpy` while a function is traced too.
+        values = getattr(tensor, "flat_values", tensor)
+        if tf.is_tensor(values) and not hasattr(values, "numpy"):
             return None
     return ops.convert_to_numpy(tensor)

@@ -24,7 +24,7 @@ def _around(wrapper, layer):
     config = {**wrapper.get_config(), "dtype": wrapper.dtype_policy}
     del config["layer"]
     inner = _around(wrapper.layer, layer)
-    return keras.layers.TimeDistributed(inner, **config)
+    return type(wrapper)(inner, **config)
 
 
 def replaced(

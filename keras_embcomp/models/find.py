@@ -8,10 +8,12 @@ import numpy as np
 from keras_embcomp._compat import Functional, call_arguments
 from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import finite_table, frequency_weights
+from keras_embcomp.layers.bags import EmbedReduce
 from keras_embcomp.layers.base import Compressed, CompressedEmbedding
 from keras_embcomp.layers.from_keras import dense_parts, embedding_parts
 
 LEAST_UNITS = 1_000
+_WRAPPERS = (keras.layers.TimeDistributed, EmbedReduce)
 _EMBEDDING_CALLS = (
     keras.layers.Embedding.call,
     keras.layers.ReversibleEmbedding.call,
@@ -50,10 +52,11 @@ def _collect(model, prefix, found):
 
 
 def inside_wrapper(layer: keras.Layer) -> keras.Layer:
-    """Returns the layer that a `TimeDistributed` applies, or the layer."""
-    if type(layer) is not keras.layers.TimeDistributed or is_functional(
-        layer.layer
-    ):
+    """Returns the layer that a wrapper applies, or the layer.
+
+    Wrappers are `TimeDistributed` and `EmbedReduce`.
+    """
+    if type(layer) not in _WRAPPERS or is_functional(layer.layer):
         return layer
     return inside_wrapper(layer.layer)
 

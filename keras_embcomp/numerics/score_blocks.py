@@ -60,6 +60,9 @@ def _largest_in_runs(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     lower position.
     """
     size = scores.shape[-1]
+    if 0 in scores.shape:  # no tokens: nothing to search
+        empty = ops.zeros((*scores.shape[:-1], k), scores.dtype)
+        return empty, ops.cast(empty, "int32")
     length = _run_length(size, k)
     if size < 4 * k * length:
         best, places = ops.top_k(scores, k)
@@ -70,7 +73,9 @@ def _largest_in_runs(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         scores = ops.pad(scores, padding, constant_values=-math.inf)
     count = (size + missing) // length
     rows = ops.reshape(scores, (-1, length))
-    runs = ops.top_k(ops.reshape(ops.max(rows, axis=-1), (-1, count)), k)[1]
+    # Without `initial` Keras refuses a batch that is empty at run time.
+    maxima = ops.max(rows, axis=-1, initial=-math.inf)
+    runs = ops.top_k(ops.reshape(maxima, (-1, count)), k)[1]
     runs = ops.sort(ops.cast(runs, "int32"), axis=-1)
     # Numbers of the tokens. A symbolic tensor does not know how many.
     token = ops.cumsum(ops.ones_like(runs[:, :1]), axis=0) - 1

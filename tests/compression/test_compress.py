@@ -232,7 +232,7 @@ def test_plans_are_printed_edited_and_kept(model, tmp_path):
     assert small.get_layer("label").num_parts == 2
     assert isinstance(small.get_layer("tied"), layers.ReversibleEmbedding)
     with pytest.raises(ValueError, match="as `to_json` writes it"):
-        CompressionPlan.from_json('{"tables": [{"layer": 1}]}')
+        CompressionPlan.from_json('{"tables": [{"layer": 1}')
 
 
 def test_the_method_can_be_chosen(model):
@@ -294,5 +294,5 @@ def test_refuses_models(model):
     with pytest.raises(ValueError, match="must come without a goal"):
         compress(model, plan, ratio=2)
     plan.tables[0].layer = "another"
-    with pytest.raises(ValueError, match="Received: another"):
+    with pytest.raises(ValueError, match="Received: layer='another'"):
         compress(model, plan)

@@ -9,6 +9,7 @@ from contract import assert_close, assert_equal
 from keras import ops
 
 import keras_embcomp
+from keras_embcomp import LowRankSoftmax
 from keras_embcomp.layers.softmax import CompressedSoftmax
 
 pytestmark = pytest.mark.parametrize("case", SOFTMAXES, ids=str)
@@ -281,3 +282,19 @@ def test_every_public_softmax_has_a_case(case):
         if isinstance(item, type) and issubclass(item, CompressedSoftmax)
     }
     assert layers == {case.layer for case in SOFTMAXES}
+
+
+@pytest.mark.parametrize("units", [VOCABULARY, 5_000])
+@pytest.mark.parametrize("k", [1, 3])
+def test_top_k_of_no_tokens_is_empty(case, k, units, compiled):
+    """5,000 units are searched run by run, few at once."""
+    if units == VOCABULARY:
+        layer = built(make(case))
+    else:
+        layer = LowRankSoftmax(units, 3)
+        layer.build((None, WIDTH))
+    for shape in ((0,), (0, 3), (2, 0)):
+        hidden = np.zeros((*shape, WIDTH), "float32")
+        for top_k in (layer.top_k, compiled(lambda h: layer.top_k(h, k))):
+            found = top_k(hidden, k) if top_k == layer.top_k else top_k(hidden)
+            assert [tuple(x.shape) for x in found] == [(*shape, k)] * 2

@@ -80,7 +80,7 @@ def export_serving(
     module.served = {**served_functions(module, preprocess), **module.extra}
     examples = list(examples_of(model, module, preprocess, signatures))
     with _folder(target.parent), written_whole(target) as temporary:
-        tf.saved_model.save(module, str(temporary), signatures=module.served)
+        _save(module, temporary, target)
         loaded = tf.saved_model.load(str(temporary)).signatures
         for name, inputs, outputs in examples:
             tensors = {k: tf.constant(v) for k, v in inputs.items()}
@@ -88,6 +88,23 @@ def export_serving(
         write_warmup(temporary, target.parent.name, examples)
         write_card(temporary, model, loaded)
     return target
+
+
+def _save(module, folder, target):
+    """Writes a SavedModel, or raises what Python raises of a full disk."""
+    import tensorflow as tf
+
+    try:
+        tf.saved_model.save(module, str(folder), signatures=module.served)
+    except (
+        tf.errors.ResourceExhaustedError,
+        tf.errors.UnknownError,
+        tf.errors.InternalError,
+    ) as error:
+        raise OSError(
+            "`path` must have room to be written. "
+            f"Received: path={target} ({error.message})"
+        ) from error
 
 
 def _new_version(path, version):
@@ -131,5 +148,6 @@ def _folder(path):
     try:
         yield
     finally:
-        if not any(path.iterdir()):
+        # It fails if anything is in it, also what another export writes.
+        with contextlib.suppress(OSError):
             path.rmdir()

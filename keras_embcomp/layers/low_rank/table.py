@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import at_most, positive_int
-from keras_embcomp.layers.base import Compressed, Resizing
+from keras_embcomp.layers.base import NarrowTable, Resizing
 from keras_embcomp.layers.execution import current_execution
 from keras_embcomp.layers.factors import in_numpy
 from keras_embcomp.numerics.lookup import from_the_end_once
@@ -14,7 +14,7 @@ from keras_embcomp.numerics.low_rank import truncated_svd
 from keras_embcomp.numerics.streaming import RowScores, products
 
 
-class LowRankTable(Compressed):
+class LowRankTable(NarrowTable):
     """The table is `embeddings @ projection`."""
 
     def _set_structure(self, rank: int, **parts: Any) -> None:
@@ -32,13 +32,17 @@ class LowRankTable(Compressed):
             "projection", (self.rank, width), shared=True
         )
 
-    def _rows(self, ids):
+    def _narrow_rows(self, ids):
         execution = current_execution()
         ids = from_the_end_once(execution, ids, self._vocabulary)
         narrow = execution.take(self.embeddings, ids)
-        narrow = ops.cast(narrow, self.compute_dtype)
-        projection = execution.whole(self.projection, self.compute_dtype, ids)
-        return ops.matmul(narrow, projection)
+        return ops.cast(narrow, self.compute_dtype)
+
+    def _projected(self, narrow, ids):
+        execution = current_execution()
+        return ops.matmul(
+            narrow, execution.whole(self.projection, narrow.dtype, ids)
+        )
 
     def _logit_blocks(self, hidden):
         execution = current_execution()

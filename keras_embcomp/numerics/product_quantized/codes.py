@@ -64,8 +64,11 @@ def smallest_dtype(codebook_size: int) -> str:
 
 
 def most_kept(num_parts: int, codebook_size: int) -> int:
-    """Returns the largest number of kept rows that the codes can number."""
-    return 0 if codebook_size == 1 else codebook_size ** (num_parts - 1)
+    """Returns how many kept rows the codes can number, or 2**64 and more."""
+    if codebook_size == 1:
+        return 0
+    # A large number of parts would take all time and memory.
+    return codebook_size ** min(num_parts - 1, 64)
 
 
 def kept_codes(num_kept: int, num_parts: int, codebook_size: int) -> Array:

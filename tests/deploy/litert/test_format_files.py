@@ -2,7 +2,7 @@
 
 import keras
 import pytest
-from test_formats import BOTH, MODES, made, model_of
+from random_layers import BOTH, MODES, made, model_of
 
 import keras_embcomp
 

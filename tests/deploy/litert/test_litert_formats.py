@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from test_formats import BOTH, VOCABULARY, WIDTH, made, model_of
+from cases import VOCABULARY, WIDTH
+from random_layers import BOTH, made, model_of
 
 from keras_embcomp import (
     DistilledEmbedding,

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases import EMBEDDINGS, SOFTMAXES
-from test_formats import expected_of, inputs_of, made, model_of
+from random_layers import expected_of, inputs_of, made, model_of
 
 from keras_embcomp import export_serving
 

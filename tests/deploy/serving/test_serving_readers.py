@@ -9,7 +9,7 @@ import openvino
 import pytest
 from c_client import compile_client, run_client
 from cases import EMBEDDINGS, SOFTMAXES
-from test_formats import expected_of, inputs_of, made, model_of
+from random_layers import expected_of, inputs_of, made, model_of
 
 from keras_embcomp import HashedEmbedding, HashedSoftmax, export_serving
 

@@ -1,0 +1,44 @@
+"""Layers of random weights, what they are given, and what they should give."""
+
+import keras
+import numpy as np
+import pytest
+from cases import EMBEDDINGS, SOFTMAXES, VOCABULARY, WIDTH
+from keras import ops
+
+BOTH = pytest.mark.parametrize("case", [*EMBEDDINGS, *SOFTMAXES], ids=str)
+MODES = pytest.mark.parametrize("mode", ["int8", "int4"])
+
+
+def made(case, **kwargs):
+    """Returns a built layer of random weights."""
+    arguments = {**case.structure, **kwargs}
+    if case in EMBEDDINGS:
+        layer = case.layer(VOCABULARY, WIDTH, **arguments)
+        layer.build()
+    else:
+        layer = case.layer(VOCABULARY, activation=None, **arguments)
+        layer.build((None, WIDTH))
+        layer.bias.assign(np.linspace(-1, 1, VOCABULARY))
+    return layer
+
+
+def inputs_of(case):
+    generator = np.random.default_rng(1)
+    if case in EMBEDDINGS:
+        return generator.integers(0, VOCABULARY, (20, 3)).astype("int32")
+    return generator.normal(size=(20, WIDTH)).astype("float32")
+
+
+def model_of(case, layer):
+    inputs = inputs_of(case)
+    entry = keras.Input(inputs.shape[1:], dtype=str(inputs.dtype), name="x")
+    return keras.Model(entry, layer(entry))
+
+
+def expected_of(case, layer):
+    """What the table of the layer gives for the inputs."""
+    table, inputs = layer.to_dense(), inputs_of(case)
+    if case in EMBEDDINGS:
+        return table[inputs]
+    return inputs @ table.T + ops.convert_to_numpy(layer.bias)
