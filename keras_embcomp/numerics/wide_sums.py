@@ -20,6 +20,6 @@ def plus_broadcast(tensor: Tensor, addend: Tensor) -> Tensor:
     """
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     if dtype not in ("float16", "bfloat16"):
-        return ops.add(tensor, addend)
-    wide = ops.add(ops.cast(tensor, "float32"), ops.cast(addend, "float32"))
+        return tensor + addend  # `ops.add` fails for some shapes of no tokens
+    wide = ops.cast(tensor, "float32") + ops.cast(addend, "float32")
     return ops.cast(wide, dtype)
