@@ -334,7 +334,8 @@ def rescaled(arrays: Sequence[Array], scale: float) -> tuple[Array, ...]:
     """
     rows, bias, projection, projection_bias, *hidden = arrays
     norms = np.linalg.norm(hidden[1] if hidden else projection, axis=1)
-    norms = np.where(norms > 0, norms, 1.0)
+    # The table has unit variance here: what is smaller is noise.
+    norms = np.where(norms > 1e-5, norms, 1.0)
     factors = norms * scale  # of the columns of `U`
     if hidden:
         kernel, shortcut = hidden
