@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_embcomp import LowRankEmbedding, export_litert
+from keras_embcomp import LowRankEmbedding, export_litert, files
 from keras_embcomp.deploy import verify
 from keras_embcomp.deploy.litert import compare
 
@@ -137,7 +137,7 @@ def test_a_subclassed_model_is_refused(tmp_path):
 
 def test_nothing_is_left_when_writing_stops_halfway(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        with verify.written_whole(tmp_path / "model") as temporary:
+        with files.written_whole(tmp_path / "model") as temporary:
             temporary.write_text("half")
             raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
