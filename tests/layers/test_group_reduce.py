@@ -68,11 +68,11 @@ def test_units_keep_their_order_whatever_their_groups(
     expected = hidden @ layer.to_dense().T + bias
     np.testing.assert_allclose(layer(hidden), expected, atol=1e-4)
     scores, ids = layer.top_k(hidden, 5)
-    order = np.argsort(-expected, axis=-1)[:, :5]
-    np.testing.assert_array_equal(ids, order)
-    np.testing.assert_allclose(
-        scores, np.take_along_axis(expected, order, axis=-1), atol=1e-4
-    )
+    best = -np.sort(-expected, axis=-1)[:, :5]
+    np.testing.assert_allclose(scores, best, atol=1e-4)
+    # By their scores: two that are as good as equal may come in any order.
+    found = np.take_along_axis(expected, np.array(ids), axis=-1)
+    np.testing.assert_allclose(found, best, atol=1e-4)
     found = layer.log_prob(hidden, np.array([3, 300, 7, 111]))
     log_softmax = keras.ops.log_softmax(expected)
     exact = keras.ops.convert_to_numpy(log_softmax)[range(4), [3, 300, 7, 111]]
