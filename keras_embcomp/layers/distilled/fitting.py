@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_embcomp._types import Array, ArrayLike, Tensor
 from keras_embcomp.checks import frequency_weights, positive_int
+from keras_embcomp.numerics.blocks import row_blocks
 from keras_embcomp.numerics.distilled import (
     Decoder,
     lifted,
@@ -19,7 +20,6 @@ from keras_embcomp.numerics.distilled import (
 from keras_embcomp.numerics.execution import Execution
 from keras_embcomp.numerics.lookup import take_rows
 
-_BLOCK_ROWS = 16_384
 _SHOWN_ROWS = 1_000_000  # in all epochs
 _STEPS = 30  # in an epoch
 _NOTHING_TO_GAIN = 1e-9  # of the unit variance
@@ -78,8 +78,7 @@ class _Decoded(keras.layers.Layer):
     def error(self, table, weights):
         """Returns the weighted mean of squared errors."""
         total = 0.0
-        for start in range(0, len(table), _BLOCK_ROWS):
-            part = slice(start, start + _BLOCK_ROWS)
+        for part in row_blocks(len(table)):
             rows = self.decoder.decode(Execution(), self.arrays[0][part])
             errors = np.square(ops.convert_to_numpy(rows) - table[part])
             total += weights[part] @ errors.mean(axis=1, dtype="float64")

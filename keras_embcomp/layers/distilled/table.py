@@ -10,6 +10,7 @@ from keras_embcomp.checks import at_most, positive_int
 from keras_embcomp.layers.base import Compressed, Resizing
 from keras_embcomp.layers.distilled.fitting import fitted_weights
 from keras_embcomp.layers.execution import current_execution
+from keras_embcomp.numerics.blocks import row_blocks
 from keras_embcomp.numerics.distilled import (
     Decoder,
     decoded_logits,
@@ -18,7 +19,6 @@ from keras_embcomp.numerics.distilled import (
 from keras_embcomp.numerics.execution import Execution
 from keras_embcomp.numerics.lookup import from_the_end_once
 
-_BLOCK_ROWS = 16_384
 _LIFT = initializers.Constant(0.05)
 
 
@@ -108,8 +108,8 @@ class DistilledTable(Compressed):
         embeddings = execution.whole(self.embeddings, "float32")
         decoder = self._decoder.cast(execution, "float32")
         blocks = [
-            decoder.decode(Execution(), embeddings[start : start + _BLOCK_ROWS])
-            for start in range(0, self._vocabulary, _BLOCK_ROWS)
+            decoder.decode(Execution(), embeddings[part])
+            for part in row_blocks(self._vocabulary)
         ]
         return np.concatenate([ops.convert_to_numpy(b) for b in blocks])
 
