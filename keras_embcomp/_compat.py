@@ -43,6 +43,7 @@ __all__ = [
     "set_mask",
     "source_policy",
     "unallocated",
+    "unlocked",
 ]
 
 # `get_mask`, `set_mask`: Keras carries a mask as an attribute of a tensor. A
@@ -83,18 +84,25 @@ def mark_quantized(layer: keras.Layer) -> None:
 
 
 @contextlib.contextmanager
-def rebuilt(layer: keras.Layer) -> Iterator[None]:
-    """Takes all weights of a built layer off; lets it add weights within.
-
-    Keras has no public way to change the weights of a built layer.
-    """
-    for weight in layer.weights:
-        layer._untrack_variable(weight)
+def unlocked(layer: keras.Layer) -> Iterator[None]:
+    """Lets a built layer add weights within, as `enable_lora` of Keras does."""
     layer._tracker.unlock()
     try:
         yield
     finally:
         layer._tracker.lock()
+
+
+@contextlib.contextmanager
+def rebuilt(layer: keras.Layer, weights: Any = None) -> Iterator[None]:
+    """Takes weights, or all, of a built layer off; lets it add some within.
+
+    Keras has no public way to change the weights of a built layer.
+    """
+    for weight in layer.weights if weights is None else weights:
+        layer._untrack_variable(weight)
+    with unlocked(layer):
+        yield
 
 
 def every_layer(model: keras.Layer) -> list[keras.Layer]:

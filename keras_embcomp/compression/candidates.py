@@ -54,13 +54,24 @@ def structure_bytes(
     shape: Shape,
 ) -> int:
     """Returns the bytes of a layer with such arguments."""
+    layer = structured(method, number_format, arguments, shape)
+    return weight_bytes(layer.weights)
+
+
+def structured(
+    method: Method,
+    number_format: str | None,
+    arguments: Arguments,
+    shape: Shape,
+) -> Compressed:
+    """Returns a layer with such arguments, whose weights are not fitted."""
     dtype = "float32"
     if number_format is not None:
         dtype = f"{number_format}_from_float32"
     make: Any = method.embedding
     layer = make(*shape, **arguments, dtype=dtype)
     layer.build()
-    return weight_bytes(layer.weights)
+    return layer
 
 
 def fitted(

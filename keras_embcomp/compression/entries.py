@@ -6,7 +6,7 @@ import numbers
 from typing import Any
 
 from keras_embcomp._compat import unallocated
-from keras_embcomp.compression.candidates import structure_bytes
+from keras_embcomp.compression.candidates import structure_bytes, structured
 from keras_embcomp.layers.base import Compressed, CompressedEmbedding
 from keras_embcomp.layers.method import Arguments, Shape
 from keras_embcomp.layers.methods import METHODS, method_named
@@ -73,6 +73,19 @@ def check_structure(
             f"Received: arguments={arguments}, of {held:,} bytes"
         )
     return held
+
+
+def trains(
+    method: str, number_format: str | None, arguments: Arguments, shape: Shape
+) -> bool:
+    """Returns whether a layer has weights that train."""
+    if method == "keep":
+        return True
+    with unallocated():
+        layer = structured(
+            method_named(method), number_format, arguments, shape
+        )
+    return bool(layer.trainable_weights)
 
 
 def structural_arguments(side: type[Compressed]) -> list[str]:

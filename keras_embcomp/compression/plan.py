@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from keras_embcomp.compression.entries import check_structure
+from keras_embcomp.compression.entries import check_structure, trains
 from keras_embcomp.files import written_whole
 from keras_embcomp.text_tables import aligned
 
@@ -64,6 +64,13 @@ class TablePlan:
                 for name, value in self.arguments.items()
             }
         self.check()
+
+    @property
+    def trains(self) -> bool:
+        """Whether the table has weights that train in this form."""
+        return trains(
+            self.method, self.number_format, self.arguments, self.shape
+        )
 
     def check(self) -> None:
         """Raises `ValueError` for a field that no table can have."""
@@ -158,7 +165,14 @@ class CompressionPlan:
             f"{self.bytes_before:,} -> {self.bytes_after:,} bytes, "
             f"{self.bytes_before / max(self.bytes_after, 1):.1f} times smaller"
         )
-        return f"{aligned(rows)}\n{total}"
+        frozen = [table.layer for table in self.tables if not table.trains]
+        note = ""
+        if frozen:
+            note = (
+                f"\nNo weight of {', '.join(frozen)} trains in this form. To "
+                "fine-tune, call `enable_lora(rank)` on the compressed layer."
+            )
+        return f"{aligned(rows)}\n{total}{note}"
 
     def to_json(self) -> str:
         """Returns the plan as text."""

@@ -108,7 +108,8 @@ class EmbedReduce(keras.layers.Wrapper):
 
     def _sums(self, bags):
         layer = self.layer
-        if not isinstance(layer, NarrowTable) or layer.activity_regularizer:
+        plain = isinstance(layer, NarrowTable) and not layer.lora_enabled
+        if not plain or layer.activity_regularizer:
             return bags.sums(layer(bags.ids))
         ids = bags.ids
         if not keras.backend.is_int_dtype(ids.dtype):

@@ -13,9 +13,7 @@ which chain to `super()`.
 """
 
 import abc
-import inspect
 import math
-import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Self
 
@@ -26,9 +24,10 @@ from keras import constraints, initializers, ops, regularizers
 from keras_embcomp._compat import set_mask
 from keras_embcomp._types import Array, ArrayLike, Tensor
 from keras_embcomp.checks import finite_table, positive_int
-from keras_embcomp.layers.execution import naming_ids
+from keras_embcomp.layers.dense_arguments import without_dense_arguments
+from keras_embcomp.layers.execution import current_execution, naming_ids
 from keras_embcomp.layers.from_keras import embedding_parts
-from keras_embcomp.layers.quantization import Quantizable
+from keras_embcomp.layers.lora import Adaptable
 from keras_embcomp.numerics.lookup import widened
 from keras_embcomp.numerics.ragged import densified, on_flat_values
 from keras_embcomp.numerics.streaming import RowScores
@@ -38,14 +37,6 @@ _GETTERS = {
     "regularizer": regularizers.get,
     "constraint": constraints.get,
 }
-
-# Arguments of dense embeddings: what asks for nothing, and what to use else.
-_DENSE_ARGUMENTS = (
-    ("quantization_config", None, "give it to `quantize`"),
-    ("tie_weights", True, "use a `Softmax` layer of this package beside it"),
-    ("reverse_dtype", None, "cast the hidden states"),
-    ("logit_soft_cap", None, "cap the logits in a layer after it"),
-)
 
 
 def weight_bytes(weights: Iterable[keras.Variable]) -> int:
@@ -70,12 +61,12 @@ class Resizing(NamedTuple):
     words_per_row: int = 1
 
 
-class Compressed(Quantizable, metaclass=abc.ABCMeta):
+class Compressed(Adaptable, metaclass=abc.ABCMeta):
     """Stands for a dense table of shape `(vocabulary, width)`.
 
     A method's table writes `_check_width`, `_build_table`, `_rows`,
-    `_logit_blocks`, `_row_scores`, `to_dense`, `from_dense`, `_fit`,
-    `_resizing` and `_check_weights`.
+    `_logit_blocks`, `_row_scores`, `_table`, `from_dense`, `_fit`, `_resizing`
+    and `_check_weights`.
     """
 
     # The argument of the constructor that is the size of the vocabulary.
@@ -164,8 +155,8 @@ class Compressed(Quantizable, metaclass=abc.ABCMeta):
         """
 
     @abc.abstractmethod
-    def to_dense(self) -> Array:
-        """Returns the table as a float32 NumPy array of `dense_shape`."""
+    def _table(self) -> Array:
+        """Returns what the factors make, a float32 array of `dense_shape`."""
 
     @classmethod
     @abc.abstractmethod
@@ -219,11 +210,42 @@ class Compressed(Quantizable, metaclass=abc.ABCMeta):
         """
         ids = densified(ids)
         with naming_ids(self, ids):
-            return on_flat_values(lambda flat: self._rows(widened(flat)), ids)
+            return on_flat_values(
+                lambda flat: self._adapted_rows(widened(flat)), ids
+            )
+
+    def _adapted_rows(self, ids):
+        rows = self._rows(ids)
+        if self._difference is None:
+            return rows
+        execution = current_execution()
+        return rows + self._difference.rows(execution, ids, rows.dtype)
+
+    def to_dense(self) -> Array:
+        """Returns the table as a float32 NumPy array of `dense_shape`."""
+        return self._with_difference(self._table())
+
+    def _adapted_blocks(self, hidden):
+        """Returns what `_logit_blocks` does, with LoRA."""
+        blocks, places = self._logit_blocks(hidden)
+        if self._difference is not None:
+            blocks = self._difference.added_to_blocks(
+                current_execution(), hidden, blocks, places
+            )
+        return blocks, places
+
+    def _adapted_scores(self, hidden):
+        """Returns what `_row_scores` does, with LoRA."""
+        scores, places = self._row_scores(hidden)
+        if self._difference is not None:
+            scores = self._difference.added_to_scores(
+                current_execution(), hidden, scores, places
+            )
+        return scores, places
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """Returns `hidden @ table.T`, of shape `(..., vocabulary)`."""
-        blocks, places = self._logit_blocks(hidden)
+        blocks, places = self._adapted_blocks(hidden)
         logits = blocks[0]
         if len(blocks) > 1:
             logits = ops.concatenate(blocks, axis=-1)
@@ -316,57 +338,6 @@ class NarrowTable(Compressed):
         return self._projected(self._narrow_rows(ids), ids)
 
 
-def _without_dense_arguments(cls, arguments):
-    """Returns arguments without the dense table's own, or raises.
-
-    Arguments of `Embedding` and `ReversibleEmbedding` that a compressed layer
-    does not take are refused unless they ask for nothing.
-    """
-    arguments = dict(arguments)
-    if arguments.pop("input_length", None) is not None:
-        warnings.warn(  # as Keras does
-            "Argument `input_length` is deprecated. Just remove it.",
-            stacklevel=4,
-        )
-    weights = arguments.pop("weights", None)
-    if weights is not None:
-        if isinstance(weights, (list, tuple)) and len(weights) == 1:
-            weights = weights[0]
-        raise ValueError(
-            "`weights` must be given to `from_dense`, which finds the factors "
-            f"of a table. Received: weights of shape {np.shape(weights)}"
-        )
-    for kind in _GETTERS:
-        name = f"embeddings_{kind}"
-        value = arguments.pop(name, None)
-        if value is not None:
-            own = " and ".join(f"`{part}`" for part in _parts_of(cls, kind))
-            raise ValueError(
-                f"`{name}` must be given as {own}, for a `{cls.__name__}` has "
-                f"no dense table. Received: {name}={value!r}"
-            )
-    for name, nothing, instead in _DENSE_ARGUMENTS:
-        value = arguments.pop(name, nothing)
-        if value != nothing:
-            raise ValueError(
-                f"`{name}` must be {nothing}: {instead}. "
-                f"Received: {name}={value!r}"
-            )
-    return arguments
-
-
-def _parts_of(cls, kind):
-    """Returns the arguments of a class for parts of its factors."""
-    names = (
-        name
-        for base in cls.__mro__
-        if issubclass(base, Compressed)
-        for name in inspect.signature(base.__init__).parameters
-        if name.endswith(f"_{kind}")
-    )
-    return list(dict.fromkeys(names))
-
-
 def check_final(cls: type) -> None:
     """Raises if a class leaves anything of the protocol open."""
     missing = sorted(
@@ -410,7 +381,7 @@ class CompressedEmbedding(Compressed):
         mask_zero: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**_without_dense_arguments(type(self), kwargs))
+        super().__init__(**without_dense_arguments(type(self), kwargs))
         self.input_dim = positive_int("input_dim", input_dim)
         self.output_dim = positive_int("output_dim", output_dim)
         self.mask_zero = mask_zero
@@ -449,6 +420,7 @@ class CompressedEmbedding(Compressed):
 
     def build(self, input_shape=None):
         self._build_table(self.output_dim)
+        self._build_difference(self.output_dim)
 
     def call(self, inputs, reverse=False):
         if reverse:

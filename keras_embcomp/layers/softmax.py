@@ -122,7 +122,7 @@ class CompressedSoftmax(Compressed):
                 f"width={width}"
             )
         hidden = ops.cast(hidden, self.compute_dtype)
-        blocks, places = self._logit_blocks(hidden)
+        blocks, places = self._adapted_blocks(hidden)
         if not self.use_bias:
             return blocks, places
         bias = ops.cast(self.bias, hidden.dtype)
@@ -181,6 +181,7 @@ class CompressedSoftmax(Compressed):
         if self.use_bias:
             self.bias = self._add_table_weight("bias", (self.units,))
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: width})
+        self._build_difference(width)
 
     def _set_bias(self, bias: ArrayLike | None) -> None:
         """Assigns a bias of shape `(units,)`; `None` leaves it as it is."""

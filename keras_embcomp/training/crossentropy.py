@@ -217,7 +217,7 @@ def _scores_of_labels(head, tokens, ids):
 
 def _sums(head, tokens, block_size, with_totals):
     """Returns the logsumexp of all logits of each token, and their sum."""
-    scores, places = head._row_scores(tokens)
+    scores, places = head._adapted_scores(tokens)
     bias = head.bias
     if bias is not None and places is not None:
         bias = take_rows(bias, inverse(places))

@@ -209,7 +209,7 @@ class _StoredTable(Compressed):
         scores = RowScores(products, (hidden,), (rows,), units=rows.shape[0])
         return [scores], None
 
-    def to_dense(self):
+    def _table(self):
         return in_numpy(self.table)
 
     @classmethod

@@ -103,7 +103,7 @@ class DistilledTable(Compressed):
         scores = decoded_scores(execution, hidden, self.embeddings, decoder)
         return [scores], None
 
-    def to_dense(self) -> Array:
+    def _table(self) -> Array:
         execution = current_execution()
         embeddings = execution.whole(self.embeddings, "float32")
         decoder = self._decoder.cast(execution, "float32")

@@ -112,7 +112,7 @@ class GroupReduceTable(Compressed):
         scores = grouped_scores(execution, hidden, rows, projections)
         return scores, self.places
 
-    def to_dense(self) -> Array:
+    def _table(self) -> Array:
         table = grouped_table(
             [in_numpy(factor) for factor in self._word_factors],
             [
@@ -168,14 +168,27 @@ class GroupReduceTable(Compressed):
         arguments = {**kwargs, **groups.structure()}
         return cls._fitted(table, arguments, groups=groups)
 
-    def _fit(self, table, groups=None):
+    def _fit(self, table, frequencies=None, groups=None):
+        if groups is None:
+            groups = self._groups_of(table, frequencies)
+        elif self.permuted:
+            self.places.assign(groups.places())
         projections = [p for p in groups.projections if p is not None]
         factors = [*groups.embeddings, *projections]
         weights = [*self._word_factors, *self.projections]
         for weight, factor in zip(weights, factors, strict=True):
             weight.assign(factor)
+
+    def _groups_of(self, table, frequencies):
+        """Returns the factors of a table in the groups that words are in."""
         if self.permuted:
-            self.places.assign(groups.places())
+            order = np.argsort(ops.convert_to_numpy(self.places))
+            table = table[order]
+            if frequencies is not None:
+                frequencies = np.asarray(frequencies)[order]
+        return group_reduce(
+            table, self.group_sizes, self.group_ranks, frequencies, sort=False
+        )
 
     def _resizing(self, vocabulary):
         raise fixed_vocabulary(self)

@@ -75,7 +75,7 @@ class HashedTable(Compressed):
         scores = hashed_scores(execution, hidden, pool, self._assignment)
         return [scores], None
 
-    def to_dense(self) -> Array:
+    def _table(self) -> Array:
         pool = in_numpy(self.subvectors)
         ids = np.arange(self._vocabulary, dtype="int32")
         rows = hashed_rows(Execution(), ids, 0 * ids, pool, self._assignment)

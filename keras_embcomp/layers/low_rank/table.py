@@ -56,7 +56,7 @@ class LowRankTable(NarrowTable):
         scores = RowScores(products, (narrow,), (rows,), units=rows.shape[0])
         return [scores], None
 
-    def to_dense(self) -> Array:
+    def _table(self) -> Array:
         return in_numpy(self.embeddings) @ in_numpy(self.projection)
 
     @classmethod

@@ -190,7 +190,7 @@ class ProductQuantizedTable(Compressed):
         tensors = self._tensors(execution, hidden.dtype)
         return [coded_scores(execution, hidden, *tensors)], None
 
-    def to_dense(self) -> Array:
+    def _table(self) -> Array:
         *tensors, kept = self._tensors(current_execution(), "float32")
         arrays = map(ops.convert_to_numpy, tensors)
         codes, codebooks, projection, mean = arrays

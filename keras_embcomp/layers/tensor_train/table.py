@@ -174,7 +174,7 @@ class TensorTrainTable(Compressed):
         cores = self._cast_cores(hidden.dtype)
         return [tt_scores(hidden, cores, self._vocabulary)], None
 
-    def to_dense(self) -> Array:
+    def _table(self) -> Array:
         return full_table(self._numpy_cores(), self._vocabulary)
 
     @classmethod
@@ -217,7 +217,12 @@ class TensorTrainTable(Compressed):
         arguments = {**structure_of(cores), **kwargs}
         return cls._fitted(table, arguments, cores=cores)
 
-    def _fit(self, table, cores=()):
+    def _fit(self, table, frequencies=None, cores=None):
+        if cores is None:
+            ranks = cut_ranks(self.tt_shape, self.tt_ranks)
+            cores = decompose(table, self.tt_shape, ranks, None, frequencies)
+            shapes = [tuple(core.shape) for core in self.cores]
+            cores = with_ranks_of(cores, shapes)
         self._set_cores(cores)
 
     def _set_cores(self, cores):
