@@ -6,7 +6,7 @@ for each, which fails by name when a release moves it.
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -14,31 +14,41 @@ from keras.src.backend import get_keras_mask as get_mask
 from keras.src.backend import set_keras_mask as set_mask
 from keras.src.backend.common import global_state
 from keras.src.models import Functional
+from keras.src.ops.function import map_graph
+from keras.src.ops.node import KerasHistory
 from keras.src.quantizers.quantization_config import (
     get_block_size_for_layer,
     validate_and_resolve_config,
 )
+from keras.src.saving.object_registration import GLOBAL_CUSTOM_NAMES
 
 from keras_embcomp._types import Tensor
 
 __all__ = [
     "Functional",
+    "as_if_float",
     "call_arguments",
     "callbacks_beside",
     "check_can_quantize",
+    "children",
     "converter_error",
     "cycled_rate",
     "every_layer",
+    "follow_layers",
+    "follow_nodes",
     "get_mask",
     "has_layout",
     "in_xla_context",
     "int4_block_size",
     "litert_schema",
     "mark_quantized",
+    "own_variables",
     "producer_name",
     "quantization_config",
     "rebuilt",
+    "register_as",
     "replace_input",
+    "retrack",
     "set_cycled_rate",
     "set_mask",
     "source_policy",
@@ -111,6 +121,88 @@ def every_layer(model: keras.Layer) -> list[keras.Layer]:
     `keras.Model.layers` does not look into layers.
     """
     return list(model._flatten_layers())
+
+
+def children(layer: keras.Layer) -> list[keras.Layer]:
+    """Returns the layers that a layer holds itself, in Keras' order.
+
+    `keras.Model.layers` leaves out those of other layers, and keras-hub's
+    preprocessors.
+    """
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def own_variables(layer: keras.Layer) -> list[keras.Variable]:
+    """Returns the variables of a layer that belong to none of its layers.
+
+    The public `variables` has those of the layers in it too.
+    """
+    found = [*layer._trainable_variables, *layer._non_trainable_variables]
+    return found + [seed.state for seed in layer._seed_generators]
+
+
+def retrack(owner: keras.Layer, old: keras.Layer, new: keras.Layer) -> bool:
+    """Tracks a layer in the place of another, though the owner is built.
+
+    A built layer of Keras is locked. Returns whether it tracked the old one.
+    """
+    tracker = owner._tracker
+    if not tracker.is_in_store("layers", old):
+        return False
+    if tracker.is_in_store("layers", new):
+        tracker.untrack(old)
+    else:
+        tracker.replace_tracked_value("layers", old, new)
+    return True
+
+
+def follow_nodes(graph: Any, old: keras.Layer, new: keras.Layer) -> bool:
+    """Gives a functional model's calls of a layer to another one.
+
+    Keras has no public way to change the layers of a graph. A node is a call;
+    a symbolic tensor knows the call that made it. Returns whether the graph
+    called the old layer.
+    """
+    if not any(operation is old for operation in graph._operations):
+        return False
+    for node in old._inbound_nodes:
+        node.operation = new
+        index = len(new._inbound_nodes)
+        new._inbound_nodes.append(node)
+        for place, tensor in enumerate(node.outputs):
+            tensor._keras_history = KerasHistory(new, index, place)
+    old._inbound_nodes = []
+    for node in old._outbound_nodes:
+        if node not in new._outbound_nodes:
+            new._outbound_nodes.append(node)
+    mapped = map_graph(graph._inputs, graph._outputs)
+    names = ("_nodes", "_nodes_by_depth", "_operations", "_operations_by_depth")
+    vars(graph).update(zip(names, mapped, strict=True))
+    retrack(graph, old, new)
+    return True
+
+
+def follow_layers(owner: keras.Layer) -> None:
+    """Tells the backend which layers an owner has now.
+
+    TensorFlow and PyTorch keep lists of their own, of which no public name
+    lets an entry be replaced.
+    """
+    if hasattr(owner, "_torch_params"):
+        owner._track_variables()
+    references = vars(owner).get("_self_unconditional_checkpoint_dependencies")
+    for reference in list(references or ()):
+        held = vars(owner).get(reference.name)
+        if isinstance(held, keras.Layer) and held is not reference.ref:
+            owner._track_trackable(held, reference.name, overwrite=True)
+
+
+def register_as(cls: type, name: str) -> None:
+    """Makes Keras write a registered name into the config of a class.
+
+    `register_keras_serializable` would read the config with that class too.
+    """
+    GLOBAL_CUSTOM_NAMES[cls] = name
 
 
 def call_arguments(layer: keras.Layer) -> Iterator[tuple[tuple, dict]]:
@@ -203,6 +295,25 @@ def litert_schema() -> Any:
 def replace_input(operation: Any, index: int, tensor: Tensor) -> None:
     """Gives an operation of a TensorFlow graph another input."""
     operation._update_input(index, tensor)
+
+
+@contextlib.contextmanager
+def as_if_float(layers: Iterable[keras.Layer]) -> Iterator[None]:
+    """Within it, quantized layers have the float policy that they came from.
+
+    keras-hub puts the policies of quantized layers into the config of a
+    backbone, from which it would make dense layers that are quantized. Keras
+    also takes the names off policies that it writes so.
+    """
+    quantized = [x for x in layers if x.quantization_mode is not None]
+    policies = [layer._dtype_policy for layer in quantized]
+    for layer, policy in zip(quantized, policies, strict=True):
+        layer._dtype_policy = keras.dtype_policies.get(source_policy(policy))
+    try:
+        yield
+    finally:
+        for layer, policy in zip(quantized, policies, strict=True):
+            layer._dtype_policy = policy
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from keras_embcomp.compression.plan import (
     entry_named,
 )
 from keras_embcomp.layers.methods import method_named
-from keras_embcomp.models.copy import check_copyable, replaced
+from keras_embcomp.models.copy import Copying
 from keras_embcomp.models.find import Table, is_embedding, tables_of
 
 
@@ -65,7 +65,8 @@ def compress(
         with entry_named(number, entry.layer):
             _check_entry(entry, tables)
     entries = [entry for entry in plan.tables if entry.method != "keep"]
-    check_copyable(model, {id(tables[e.layer].layer) for e in entries})
+    copying = Copying(model)
+    copying.check({id(tables[e.layer].layer) for e in entries})
     if verbose:
         print(plan)
     layers = {}
@@ -80,7 +81,7 @@ def compress(
             like=table.layer,
             verbose=verbose,
         )
-    return replaced(model, layers)
+    return copying.finished(layers)
 
 
 def _check_entry(entry: TablePlan, tables: dict[str, Table]) -> None:

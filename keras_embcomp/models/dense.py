@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_embcomp._compat import source_policy
-from keras_embcomp.models.copy import check_copyable, replaced
+from keras_embcomp.models.copy import replaced
 from keras_embcomp.models.find import compressed_places, is_embedding, is_tied
 
 
@@ -19,7 +19,6 @@ def to_keras(model: keras.Model) -> keras.Model:
     Args:
         model: Built Functional or Sequential model.
     """
-    check_copyable(model)
     return replaced(
         model,
         {

@@ -5,15 +5,13 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_embcomp._compat import Functional, call_arguments
+from keras_embcomp._compat import call_arguments, children
 from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import finite_table, frequency_weights
-from keras_embcomp.layers.bags import EmbedReduce
 from keras_embcomp.layers.base import Compressed, CompressedEmbedding
 from keras_embcomp.layers.from_keras import dense_parts, embedding_parts
 
 LEAST_UNITS = 1_000
-_WRAPPERS = (keras.layers.TimeDistributed, EmbedReduce)
 _EMBEDDING_CALLS = (
     keras.layers.Embedding.call,
     keras.layers.ReversibleEmbedding.call,
@@ -21,58 +19,69 @@ _EMBEDDING_CALLS = (
 
 
 class Place(NamedTuple):
-    """A layer and where it is: the names of the models around it, and its."""
+    """A layer and where it is: the names of the layers around it, and its."""
 
     path: str
     layer: keras.Layer
 
 
-def places(model: keras.Model) -> list[Place]:
-    """Returns the layers of a model and of the models in it, each once.
+def places(model: keras.Layer) -> list[Place]:
+    """Returns the layers of a model that hold no other, each once.
+
+    They are found in models, in layers, in lists and dictionaries of layers,
+    and in wrappers. Layers of the same owner and name are numbered.
 
     Raises:
-        ValueError: if `model` is neither Functional nor Sequential, or not
-            built.
+        ValueError: if `model` is no model of Keras 3, or not built.
     """
-    check_functional(model)
+    check_model(model)
     found: dict[int, Place] = {}
     _collect(model, "", found)
     return list(found.values())
 
 
-def _collect(model, prefix, found):
-    for layer in model.layers:
-        place = Place(prefix + layer.name, inside_wrapper(layer))
-        if id(place.layer) in found:
+def _collect(owner, prefix, found):
+    names: dict[str, int] = {}
+    for layer in children(owner):
+        layer_inside = inside_wrapper(layer)
+        if id(layer_inside) in found or _is_graph_of(owner, layer):
             continue
-        if is_functional(layer):
-            _collect(layer, f"{place.path}/", found)
+        names[layer.name] = names.get(layer.name, 0) + 1
+        number = names[layer.name]
+        path = prefix + layer.name + (f"#{number}" if number > 1 else "")
+        if children(layer_inside):
+            _collect(layer_inside, f"{path}/", found)
         else:
-            found[id(place.layer)] = place
+            found[id(layer_inside)] = Place(path, layer_inside)
+
+
+def _is_graph_of(owner, layer):
+    """Returns whether a layer is what a `Sequential` makes of its layers."""
+    return layer is getattr(owner, "_functional", None)
 
 
 def inside_wrapper(layer: keras.Layer) -> keras.Layer:
-    """Returns the layer that a wrapper applies, or the layer.
-
-    Wrappers are `TimeDistributed` and `EmbedReduce`.
-    """
-    if type(layer) not in _WRAPPERS or is_functional(layer.layer):
+    """Returns the layer that a wrapper applies, or the layer."""
+    held = children(layer)
+    if not isinstance(layer, keras.layers.Wrapper) or len(held) != 1:
         return layer
-    return inside_wrapper(layer.layer)
+    if isinstance(held[0], keras.Model):
+        return layer
+    return inside_wrapper(held[0])
 
 
-def is_functional(layer: keras.Layer) -> bool:
-    """Returns whether a layer is a Functional or Sequential model."""
-    return isinstance(layer, (keras.Sequential, Functional))
-
-
-def check_functional(model: keras.Model) -> None:
-    """Raises unless a model is Functional or Sequential, and built."""
-    if not is_functional(model):
+def check_model(model: Any) -> None:
+    """Raises unless a model is one of Keras 3, and built."""
+    if type(model).__module__.startswith(("tf_keras.", "tensorflow.python.")):
         raise ValueError(
-            "`model` must be Functional or Sequential. In a model of another "
-            "class, put `from_layer(layer, ...)` in the place of a layer "
-            f"yourself. Received: model={model!r}"
+            "`model` must be a model of Keras 3. Build it again with `keras`, "
+            "and load its weights. Received: a model of "
+            f"{type(model).__module__.partition('.')[0]}, model={model!r}"
+        )
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            "`model` must be a Keras model: Functional, Sequential or a "
+            f"subclass. Received: model={model!r}"
         )
     if not model.built:
         raise ValueError(
@@ -155,7 +164,7 @@ def dense_places(model: keras.Model) -> list[Place]:
 def _is_table(layer):
     # A subclass with a call of its own computes something else.
     call = type(layer).call
-    if layer.quantization_mode is not None:
+    if layer.quantization_mode is not None or not layer.built:
         return False
     if call in _EMBEDDING_CALLS:
         return True
