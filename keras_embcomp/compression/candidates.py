@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import keras
-
 from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.layers.base import Compressed, weight_bytes
 from keras_embcomp.layers.method import Arguments, Method, Shape
@@ -80,19 +78,15 @@ def fitted(
     arguments: Arguments,
     table: Array,
     counts: ArrayLike | None,
-    like: keras.Layer | None = None,
+    is_input: bool = True,
     verbose: int = 0,
 ) -> Compressed:
-    """Returns a layer fitted to a table, to put in the place of `like`."""
+    """Returns a layer fitted to a table: an embedding, or an output layer."""
     arguments = {**arguments, "frequencies": counts}
     if method.slow_fit:
         arguments["verbose"] = verbose
-    if like is None:
-        layer = method.embedding.from_dense(table, **arguments)
-    elif isinstance(like, keras.layers.Embedding):
-        layer = method.embedding.from_layer(like, **arguments)
-    else:
-        layer = method.softmax.from_layer(like, **arguments)
+    side: Any = method.embedding if is_input else method.softmax
+    layer = side.from_dense(table, **arguments)
     if number_format is not None:
         layer.quantize(number_format)
     return layer

@@ -14,7 +14,7 @@ from keras_embcomp.compression.candidates import (
 from keras_embcomp.compression.plan import CompressionPlan, TablePlan
 from keras_embcomp.layers.method import Method
 from keras_embcomp.layers.methods import METHODS, method_named
-from keras_embcomp.models.find import Table, is_embedding, tables_of
+from keras_embcomp.models.find import Table, tables_of
 from keras_embcomp.numerics.blocks import squared_norms
 
 # A method and a number format.
@@ -180,7 +180,6 @@ def _smallest(table, tries):
 def _plan(table, method, number_format, arguments, held):
     """Returns a plan with its expected error."""
     shape = table.values.shape
-    output = table.layer is not None and not is_embedding(table.layer)
     return TablePlan(
         layer=table.path,
         shape=shape,
@@ -192,7 +191,7 @@ def _plan(table, method, number_format, arguments, held):
         error=_relative_error(
             method, number_format, arguments, table.values, table.counts
         ),
-        operations=method.operations(arguments, shape, output),
+        operations=method.operations(arguments, shape, not table.is_input),
     )
 
 

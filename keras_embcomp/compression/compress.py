@@ -14,7 +14,8 @@ from keras_embcomp.compression.plan import (
 )
 from keras_embcomp.layers.methods import method_named
 from keras_embcomp.models.copy import Copying
-from keras_embcomp.models.find import Table, is_embedding, tables_of
+from keras_embcomp.models.find import Table, tables_of
+from keras_embcomp.models.replace import replacements
 
 
 def compress(
@@ -72,16 +73,16 @@ def compress(
     layers = {}
     for entry in entries:
         table = tables[entry.layer]
-        layers[id(table.layer)] = fitted(
+        layers[entry.layer] = fitted(
             method_named(entry.method),
             entry.number_format,
-            entry.arguments,
+            {**table.arguments, **entry.arguments},
             table.values,
             table.counts,
-            like=table.layer,
+            is_input=table.is_input,
             verbose=verbose,
         )
-    return copying.finished(layers)
+    return copying.finished(replacements(list(tables.values()), layers))
 
 
 def _check_entry(entry: TablePlan, tables: dict[str, Table]) -> None:
@@ -100,13 +101,12 @@ def _check_entry(entry: TablePlan, tables: dict[str, Table]) -> None:
     if entry.method == "keep":
         return
     method = method_named(entry.method)
-    is_input = table.layer is None or is_embedding(table.layer)
     held = check_structure(
         entry.method,
         entry.number_format,
         entry.arguments,
         entry.shape,
-        side=method.embedding if is_input else method.softmax,
+        side=method.embedding if table.is_input else method.softmax,
     )
     assert held is not None  # by the method, which is not "keep"
     entry.bytes_after = held

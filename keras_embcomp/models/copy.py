@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_embcomp._compat import children, every_layer, own_variables
+from keras_embcomp.layers.from_keras import does_more
 from keras_embcomp.models.find import check_model, dense_places
 from keras_embcomp.models.owners import (
     is_ours,
@@ -123,8 +124,8 @@ class Copying:
             raise ValueError(
                 "`model` must have layers that can be made again from their "
                 "config: write `get_config`, and register classes and "
-                "functions with `keras.saving.register_keras_serializable`. Received: "
-                f"layer '{layer.name}' of class {cls.__name__} "
+                "functions with `keras.saving.register_keras_serializable`. "
+                f"Received: layer '{layer.name}' of class {cls.__name__} "
                 f"({type(error).__name__}: {error})"
             ) from error
         if type(new) is not cls:
@@ -180,12 +181,11 @@ class Copying:
 
     def _put_in(self, owner, before, after, known):
         """Puts a layer in the place of what the constructor made."""
-        if not is_ours(known) and type(after) is type(known):
-            if id(before) in self._layers and id(before) not in self._dense:
-                # A dense table, as the constructor makes it.
-                self._dense[id(before)] = known, after
-                self._made[id(before)] = after
-                return after
+        if id(before) in self._layers and _same_kind(known, after):
+            # A dense table, which the constructor makes by itself.
+            self._dense[id(before)] = known, after
+            self._made[id(before)] = after
+            return after
         swap(owner, after, known)
         if is_ours(known):
             self._put.append(known)
@@ -199,6 +199,16 @@ class Copying:
         for old in every_layer(self._model):
             if id(old) not in self._layers and id(old) in self._made:
                 _copy_state(old, self._made[id(old)])
+
+
+def _same_kind(one, other):
+    """Returns whether two dense layers of Keras hold tables alike."""
+    if is_ours(one) or is_ours(other):
+        return False
+    for cls in (keras.layers.Embedding, keras.layers.Dense):
+        if isinstance(one, cls) and isinstance(other, cls):
+            return does_more(one) == does_more(other)
+    return False
 
 
 def _unlike(layer, what):
@@ -288,13 +298,17 @@ def _check_nothing_left(model, copy, layers):
 
 
 def _compile_like(model, copy):
-    if hasattr(model, "sampler"):  # keras-hub's: not in the config
-        copy.sampler = model.sampler
+    config = model.get_compile_config()
     try:
-        copy.compile_from_config(model.get_compile_config())
+        if type(model).compile is keras.Model.compile:
+            copy.compile_from_config(config)
+        else:  # which Keras does not call by itself
+            copy.compile(**keras.saving.deserialize_keras_object(config))
     except (ValueError, TypeError) as error:
         warnings.warn(
             "The copy is not compiled, as the settings of the model cannot be "
             f"read again: compile it yourself. ({error})",
             stacklevel=4,
         )
+    if hasattr(model, "sampler"):  # keras-hub's: not in the config
+        copy.sampler = model.sampler

@@ -5,13 +5,15 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_embcomp._compat import call_arguments, children
+from keras_embcomp._compat import call_arguments, children, every_layer
 from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import finite_table, frequency_weights
 from keras_embcomp.layers.base import Compressed, CompressedEmbedding
-from keras_embcomp.layers.from_keras import dense_parts, embedding_parts
+from keras_embcomp.layers.from_keras import dense_tables, is_bag
+from keras_embcomp.layers.two_sided import TwoSidedEmbedding
 
 LEAST_UNITS = 1_000
+_WRAPPERS = (keras.layers.Wrapper, TwoSidedEmbedding)
 _EMBEDDING_CALLS = (
     keras.layers.Embedding.call,
     keras.layers.ReversibleEmbedding.call,
@@ -34,6 +36,15 @@ def places(model: keras.Layer) -> list[Place]:
     Raises:
         ValueError: if `model` is no model of Keras 3, or not built.
     """
+    held = {id(x) for x in every_layer(model) if not children(x)}
+    return [place for place in every_place(model) if id(place.layer) in held]
+
+
+def every_place(model: keras.Layer) -> list[Place]:
+    """Returns all layers of a model, each once, owners before what they hold.
+
+    A wrapper is not one of them, but the layer in it, by the wrapper's path.
+    """
     check_model(model)
     found: dict[int, Place] = {}
     _collect(model, "", found)
@@ -42,17 +53,15 @@ def places(model: keras.Layer) -> list[Place]:
 
 def _collect(owner, prefix, found):
     names: dict[str, int] = {}
-    for layer in children(owner):
-        layer_inside = inside_wrapper(layer)
-        if id(layer_inside) in found or _is_graph_of(owner, layer):
+    for wrapper in children(owner):
+        layer = inside_wrapper(wrapper)
+        if id(layer) in found or _is_graph_of(owner, layer):
             continue
-        names[layer.name] = names.get(layer.name, 0) + 1
-        number = names[layer.name]
-        path = prefix + layer.name + (f"#{number}" if number > 1 else "")
-        if children(layer_inside):
-            _collect(layer_inside, f"{path}/", found)
-        else:
-            found[id(layer_inside)] = Place(path, layer_inside)
+        names[wrapper.name] = names.get(wrapper.name, 0) + 1
+        number = names[wrapper.name]
+        path = prefix + wrapper.name + (f"#{number}" if number > 1 else "")
+        found[id(layer)] = Place(path, layer)
+        _collect(layer, f"{path}/", found)
 
 
 def _is_graph_of(owner, layer):
@@ -63,7 +72,7 @@ def _is_graph_of(owner, layer):
 def inside_wrapper(layer: keras.Layer) -> keras.Layer:
     """Returns the layer that a wrapper applies, or the layer."""
     held = children(layer)
-    if not isinstance(layer, keras.layers.Wrapper) or len(held) != 1:
+    if not isinstance(layer, _WRAPPERS) or len(held) != 1:
         return layer
     if isinstance(held[0], keras.Model):
         return layer
@@ -113,16 +122,21 @@ class Table(NamedTuple):
     """A dense table of a model.
 
     Attributes:
-        path: Path of its layer in the model.
+        path: Path of its layer in the model; of two tables that a layer does
+            not tie, with the name of each.
         layer: The layer, or `None` for a table without a model.
         values: float32 array of shape `(vocabulary, width)`.
         counts: Counts of its rows, or `None`.
+        arguments: Arguments of `from_dense` that keep what the layer has.
+        is_input: Whether it embeds ids, or makes logits.
     """
 
     path: str
     layer: keras.Layer | None
     values: Array
     counts: ArrayLike | None
+    arguments: dict[str, Any] = {}
+    is_input: bool = True
 
     @property
     def bytes(self) -> int:
@@ -148,10 +162,12 @@ def tables_of(model: keras.Model, frequencies: Any = None) -> list[Table]:
         )
     tables = []
     for path, layer in chosen:
-        parts = embedding_parts if is_embedding(layer) else dense_parts
-        values = np.asarray(parts(layer)[0], "float32")
-        finite_table(f"the table of {path}", values)
-        tables.append(Table(path, layer, values, None))
+        found = dense_tables(layer)
+        for name, values, arguments, is_input in found:
+            own = path if len(found) == 1 else f"{path}/{name}"
+            values = np.asarray(values, "float32")
+            finite_table(f"the table of {own}", values)
+            tables.append(Table(own, layer, values, None, arguments, is_input))
     counts = counts_of(frequencies, {t.path: len(t.values) for t in tables})
     return [t._replace(counts=counts.get(t.path)) for t in tables]
 
@@ -166,7 +182,7 @@ def _is_table(layer):
     call = type(layer).call
     if layer.quantization_mode is not None or not layer.built:
         return False
-    if call in _EMBEDDING_CALLS:
+    if call in _EMBEDDING_CALLS or is_bag(layer):
         return True
     if call is not keras.layers.Dense.call:
         return False

@@ -64,7 +64,12 @@ def record_replaced(root: keras.Layer, replaced: Collection[keras.Layer]):
         root: Layer whose owners hold `replaced` already.
         replaced: The layers that its constructor would not make.
     """
-    _record(root, {id(layer): layer for layer in replaced})
+    layers = {id(layer): layer for layer in replaced}
+    for owner in every_layer(root):
+        if original_class(owner) is not type(owner):
+            owner.__class__ = original_class(owner)  # and again, if needed
+            layers.update((id(x), x) for _, x in owner._replaced_layers)
+    _record(root, {one: x for one, x in layers.items() if is_ours(x)})
 
 
 def _record(owner, replaced):
@@ -72,18 +77,14 @@ def _record(owner, replaced):
     inside = {id(x) for x in every_layer(owner)} & set(replaced)
     if not inside:
         return
-    if original_class(owner) is not type(owner):
-        owner.__class__ = original_class(owner)  # and again, if needed
     config = None if is_plain(owner) else original_config(owner)
     missing = set(inside)
     for child in children(owner):
         if config is not None and not _mentions(config, child):
             continue
-        if id(child) in replaced:
-            missing.discard(id(child))
-        else:
+        if id(child) not in replaced:
             _record(child, replaced)
-            missing -= {id(x) for x in every_layer(child)}
+        missing -= {id(x) for x in every_layer(child)}
     if missing:
         places = list(_places(owner, missing))
         owner.__class__ = _class_for(type(owner))
