@@ -127,9 +127,15 @@ def children(layer: keras.Layer) -> list[keras.Layer]:
     """Returns the layers that a layer holds itself, in Keras' order.
 
     `keras.Model.layers` leaves out those of other layers, and keras-hub's
-    preprocessors.
+    preprocessors. Inputs are left out here, and the graph of a `Sequential`:
+    they are there only once it is built.
     """
-    return list(layer._flatten_layers(include_self=False, recursive=False))
+    graph = getattr(layer, "_functional", None)
+    return [
+        held
+        for held in layer._flatten_layers(include_self=False, recursive=False)
+        if held is not graph and not isinstance(held, keras.layers.InputLayer)
+    ]
 
 
 def own_variables(layer: keras.Layer) -> list[keras.Variable]:

@@ -160,7 +160,7 @@ class Adaptable(Quantizable):
         with rebuilt(self, [self.lora_embeddings_a, self.lora_embeddings_b]):
             self.lora_embeddings_a = self.lora_embeddings_b = None
         self.lora_rank = self.lora_alpha = None
-        self.trainable = self.trainable
+        self._follow_trainable()
 
     def _pack_difference(self):
         """Stores the rows of the difference in 8 bits; for inference only."""

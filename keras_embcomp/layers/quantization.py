@@ -238,13 +238,18 @@ class Quantizable(keras.layers.Layer):
         with rebuilt(self):
             # Not `self.build`, with which Keras would change the layer's path.
             type(self).build(self, **shapes.get("shapes_dict", shapes))
-        self.trainable = self.trainable
+        self._follow_trainable()
         for name, factor in self._factors.items():
             if name in scales:
                 factor.assign(factors[name], scales[name])
             else:
                 factor.assign(factors[name])
         self._assign_others(others)
+
+    def _follow_trainable(self):
+        """Makes the weights train if the layer does."""
+        # TensorFlow drops an assignment of what is there to an attribute.
+        type(self).trainable.fset(self, self.trainable)
 
     def _copy_others(self, layer: "Quantizable") -> None:
         """Assigns the weights of a like layer that belong to no factor."""

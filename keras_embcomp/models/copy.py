@@ -97,6 +97,8 @@ class Copying:
             return self._made[id(layer)]
         if is_plain(layer):
             new = self._plain(layer)
+        elif not isinstance(layer, keras.Layer):  # an operation on tensors
+            new = self._like(layer)
         else:
             new = self._prepared.pop(id(layer), None) or self._like(layer)
             self._match(layer, new)
@@ -126,7 +128,7 @@ class Copying:
                 "config: write `get_config`, and register classes and "
                 "functions with `keras.saving.register_keras_serializable`. "
                 f"Received: layer '{layer.name}' of class {cls.__name__} "
-                f"({type(error).__name__}: {error})"
+                f"({' '.join(str(error).split())[:200]})"
             ) from error
         if type(new) is not cls:
             raise ValueError(
@@ -139,6 +141,8 @@ class Copying:
     def _match_all(self, layer):
         """Matches all layers in a layer with those of its copy."""
         if id(layer) in self._matched or id(layer) in self._layers:
+            return
+        if id(layer) not in self._made:  # an input, of a model that was cloned
             return
         self._matched.add(id(layer))
         if id(layer) not in self._cloned:
@@ -236,7 +240,11 @@ def _build_like(old, new):
         return
     config = old.get_build_config()
     if config:
-        new.build_from_config(config)
+        with warnings.catch_warnings():
+            # That a model cannot be built so: its layers are.
+            warnings.filterwarnings("ignore", ".*cannot be built automat")
+            warnings.filterwarnings("ignore", ".*does not have a `build")
+            new.build_from_config(config)
 
 
 def _copy_state(old, new):
@@ -261,6 +269,8 @@ def _copy_state(old, new):
             after.trainable = before.trainable
     if type(old).load_own_variables is not _LOAD and old.built:
         _copy_by_store(old, new)
+    if old.built and not new.built:  # a model that Keras cannot build
+        new.built = True
     if hasattr(old, "save_assets"):
         with tempfile.TemporaryDirectory() as folder:
             old.save_assets(folder)

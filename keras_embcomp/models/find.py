@@ -55,18 +55,13 @@ def _collect(owner, prefix, found):
     names: dict[str, int] = {}
     for wrapper in children(owner):
         layer = inside_wrapper(wrapper)
-        if id(layer) in found or _is_graph_of(owner, layer):
+        if id(layer) in found:
             continue
         names[wrapper.name] = names.get(wrapper.name, 0) + 1
         number = names[wrapper.name]
         path = prefix + wrapper.name + (f"#{number}" if number > 1 else "")
         found[id(layer)] = Place(path, layer)
         _collect(layer, f"{path}/", found)
-
-
-def _is_graph_of(owner, layer):
-    """Returns whether a layer is what a `Sequential` makes of its layers."""
-    return layer is getattr(owner, "_functional", None)
 
 
 def inside_wrapper(layer: keras.Layer) -> keras.Layer:

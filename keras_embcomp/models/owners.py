@@ -48,6 +48,8 @@ def original_class(layer: keras.Layer) -> type:
 
 def original_config(layer: keras.Layer) -> dict[str, Any]:
     """Returns the config that the original class of a layer reads."""
+    if not isinstance(layer, keras.Layer):
+        return layer.get_config()
     with as_if_float(filter(is_ours, every_layer(layer))):
         return original_class(layer).get_config(layer)
 
@@ -206,4 +208,14 @@ def _at(owner, path, new):
                 f"'{owner.name}'"
             )
         owner = held[number]
+    sizes = [
+        {getattr(x, name, None) for name in ("input_dim", "units")} - {None}
+        for x in (owner, new)
+    ]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            "The tables of the model must have the sizes that it was saved "
+            f"with. Received: layer '{owner.name}' of class "
+            f"{type(owner).__name__} in the place of '{new.name}'"
+        )
     return owner
