@@ -26,7 +26,9 @@ from keras_embcomp.layers.product_quantized.layers import (
     ProductQuantizedSoftmax,
 )
 from keras_embcomp.layers.tensor_train.layers import TTEmbedding, TTSoftmax
+from keras_embcomp.layers.two_sided import TwoSidedEmbedding
 from keras_embcomp.models.dense import to_keras
+from keras_embcomp.models.replace import replace_layers
 from keras_embcomp.models.resize import resize_vocabulary
 from keras_embcomp.reporting.measure import report
 from keras_embcomp.training.callbacks import CyclicallyAnnealedLearningRate
@@ -58,12 +60,14 @@ __all__ = [
     "TTEmbedding",
     "TTSoftmax",
     "TableParallel",
+    "TwoSidedEmbedding",
     "compress",
     "compressed_crossentropy",
     "export_litert",
     "export_serving",
     "layout_map",
     "plan_compression",
+    "replace_layers",
     "report",
     "resize_vocabulary",
     "sweep",

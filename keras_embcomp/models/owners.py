@@ -48,7 +48,7 @@ def original_class(layer: keras.Layer) -> type:
 
 def original_config(layer: keras.Layer) -> dict[str, Any]:
     """Returns the config that the original class of a layer reads."""
-    if not isinstance(layer, keras.Layer):
+    if is_ours(layer) or not isinstance(layer, keras.Layer):
         return layer.get_config()
     with as_if_float(filter(is_ours, every_layer(layer))):
         return original_class(layer).get_config(layer)

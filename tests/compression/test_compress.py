@@ -283,8 +283,10 @@ def test_refuses_models(model):
         def call(self, inputs):
             return inputs
 
-    with pytest.raises(ValueError, match=r"put `from_layer\(layer, \.\.\.\)`"):
+    with pytest.raises(ValueError, match="call it on data.*model 'own'"):
         compress(Own(), ratio=2)
+    with pytest.raises(ValueError, match="must be a Keras model"):
+        compress(layers.Embedding(9, 2), ratio=2)
     with pytest.raises(ValueError, match="must be built"):
         compress(keras.Sequential([layers.Embedding(9, 2)]), ratio=2)
     narrow = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="few")])
