@@ -37,12 +37,15 @@ __all__ = [
     "follow_layers",
     "follow_nodes",
     "get_mask",
+    "given_to",
     "has_layout",
     "in_xla_context",
     "int4_block_size",
     "litert_schema",
     "mark_quantized",
+    "outputs_of",
     "own_variables",
+    "producer",
     "producer_name",
     "quantization_config",
     "rebuilt",
@@ -215,6 +218,26 @@ def call_arguments(layer: keras.Layer) -> Iterator[tuple[tuple, dict]]:
     """Yields the arguments of each call of a layer in functional models."""
     for node in layer._inbound_nodes:
         yield node.arguments.args, node.arguments.kwargs
+
+
+def outputs_of(model: keras.Model) -> Any:
+    """Returns the outputs of a functional model in their structure.
+
+    The public `output` of a model is flat, without the keys of a dictionary.
+    """
+    graph = getattr(model, "_functional", None) or model
+    return graph._outputs_struct
+
+
+def producer(tensor: Any) -> Any:
+    """Returns the layer or operation that made a tensor of a model."""
+    return tensor._keras_history.operation
+
+
+def given_to(tensor: Any) -> Any:
+    """Returns the first tensor in the call that made a tensor of a model."""
+    operation, index, _ = tensor._keras_history
+    return operation._inbound_nodes[index].input_tensors[0]
 
 
 def producer_name(tensor: Any) -> str:

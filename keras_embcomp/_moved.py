@@ -12,7 +12,7 @@ _MOVED = {
     "candidates": "compression.candidates",
     "cloning": "models.copy",
     "compress": "compression.compress",
-    "deploy.litert_calibration": "deploy.litert.samples",
+    "deploy.litert_calibration": "deploy.samples",
     "deploy.litert_files": "deploy.litert.convert",
     "deploy.litert_formats": "deploy.litert.prepare",
     "deploy.litert_runs": "deploy.litert.compare",

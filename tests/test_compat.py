@@ -231,6 +231,81 @@ def names_of(tree):
             yield from (alias.name for alias in node.names)
 
 
+def test_unlocked_lets_a_built_layer_add_weights():
+    layer = keras.layers.Dense(2)
+    layer.build((None, 3))
+    with _compat.unlocked(layer):
+        layer.more = layer.add_weight(shape=(2,), name="more")
+    assert any(weight is layer.more for weight in layer.weights)
+    with pytest.raises(ValueError, match="cannot add new elements"):
+        layer.another = keras.layers.Dense(2)
+
+
+def test_children_and_own_variables_are_those_of_a_layer_itself():
+    inner = keras.layers.Dense(2)
+    model = keras.Sequential([keras.Input((3,)), inner])
+    assert _compat.children(model) == [inner]
+    assert _compat.children(inner) == []
+    assert _compat.own_variables(model) == []
+    assert _compat.own_variables(inner) == inner.variables
+    dropout = keras.layers.Dropout(0.5)
+    assert _compat.own_variables(dropout) == dropout.variables
+
+
+def test_retrack_and_follow_put_a_layer_in_a_graph():
+    old, new = keras.layers.Dense(4, name="old"), keras.layers.Dense(4)
+    new.build((None, 3))
+    entry = keras.Input((3,))
+    model = keras.Model(entry, keras.ops.relu(old(entry)))
+    assert _compat.follow_nodes(model, old, new)
+    assert not _compat.follow_nodes(model, old, new)
+    assert not _compat.retrack(model, old, new)
+    assert model.layers[1:] == [new]
+    values = np.ones((2, 3), "float32")
+    expected = keras.ops.convert_to_numpy(keras.ops.relu(new(values)))
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(model(values)), expected
+    )
+    copy = keras.Model.from_config(model.get_config())
+    assert [x.name for x in copy.layers] == [x.name for x in model.layers]
+    owner = keras.layers.TimeDistributed(old)
+    assert _compat.retrack(owner, old, new)
+    vars(owner)["layer"] = new
+    _compat.follow_layers(owner)
+    assert _compat.children(owner) == [new]
+
+
+def test_register_as_is_written_into_configs():
+    class Other(keras.layers.Layer):
+        pass
+
+    _compat.register_as(Other, "tests>Something")
+    config = keras.saving.serialize_keras_object(Other())
+    assert config["registered_name"] == "tests>Something"
+
+
+def test_as_if_float_hides_a_policy_for_a_while():
+    layer = keras.layers.Dense(2)
+    layer.build((None, 3))
+    layer.quantize("int8")
+    policy = layer.dtype_policy
+    with _compat.as_if_float([layer]):
+        assert layer.dtype_policy.name == "float32"
+    assert layer.dtype_policy is policy
+
+
+def test_outputs_and_what_made_them():
+    entry = keras.Input((3,))
+    layer = keras.layers.Dense(2)
+    model = keras.Model(entry, {"one": layer(entry)})
+    (tensor,) = model.outputs
+    assert set(_compat.outputs_of(model)) == {"one"}
+    assert _compat.producer(tensor) is layer
+    assert _compat.given_to(tensor) is entry
+    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    assert _compat.outputs_of(plain) is plain.outputs[0]
+
+
 def test_private_modules_are_imported_here_alone():
     for path in PACKAGE.rglob("*.py"):
         if path.name == "_compat.py":

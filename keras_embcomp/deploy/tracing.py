@@ -1,5 +1,6 @@
 """A Keras model as a `tf.Module` with one function, named inside and out."""
 
+from keras_embcomp._compat import every_layer
 from keras_embcomp.deploy.verify import call, input_shapes, output_names
 from keras_embcomp.layers.execution import for_export
 
@@ -50,22 +51,28 @@ def traced_function(
     return tf.function(serve, input_signature=specs)
 
 
-def traced_module(model, signatures):
+def traced_module(model, signatures, sizes):
     """Returns a `tf.Module` whose function `serve` is the model.
 
-    The function is that of `traced_function`. Each weight is a variable that is
-    tracked once. The dict `extra` of the module has the given functions as they
-    are exported.
+    The function is that of `traced_function`, with sizes that are fixed. Each
+    weight is a variable that is tracked once. The dict `extra` of the module
+    has the given functions as they are exported.
     """
     import tensorflow as tf
 
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
-    module.serve = traced_function(model, variables=True)
+    # Layers that look words up hold tables, which are no weights.
+    module.lookups = [x for x in every_layer(model) if _looks_up(x)]
+    module.serve = traced_function(model, **sizes, variables=True)
     module.extra = {
         name: _exported(function) for name, function in signatures.items()
     }
     return module
+
+
+def _looks_up(layer):
+    return getattr(layer, "lookup_table", None) is not None
 
 
 def _exported(function):

@@ -1,17 +1,30 @@
 """What every export shares: its inputs and its comparison with Keras."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_embcomp._compat import every_layer, producer_name
+from keras_embcomp._compat import (
+    every_layer,
+    outputs_of,
+    producer,
+    producer_name,
+)
 from keras_embcomp._types import Array, Tensor
+from keras_embcomp.checks import positive_int
 
 SAMPLE_TEXTS = np.array(["", "A sentence, to compare with.", "naïve 東京 42"])
-# Dynamic dimensions are tried at these sizes, in turn.
-_SIZES = ((1, 24), (3, 41))
+# Dynamic dimensions are tried at these sizes, two at a time: shorter ones if a
+# model has no positions for so many steps.
+_SIZES = (
+    ((1, 24), (3, 41)),
+    ((1, 12), (3, 16)),
+    ((1, 5), (3, 8)),
+    ((1, 2), (3, 3)),
+    ((1, 1), (3, 1)),
+)
 # Of the largest output: float32 sums in another order stay far below it.
 _TOLERANCE = 1e-4
 
@@ -30,6 +43,14 @@ def check_exportable(model: keras.Model) -> None:
             "subclassed one has no named inputs. "
             f"Received: model={model!r}"
         )
+    for output in model.outputs:
+        layer = producer(output)
+        if type(layer).__name__ == "CrossentropyHead":
+            raise ValueError(
+                "`model` must end in what it predicts. Export the predictor, "
+                f"`model.get_layer({layer.name!r}).predictor(model)`. "
+                "Received: a model that trains, with a `CrossentropyHead`"
+            )
 
 
 def input_shapes(
@@ -52,6 +73,28 @@ def input_shapes(
     }
 
 
+def check_sizes(
+    models: Iterable[keras.Model], sizes: Mapping[str, int | None]
+) -> None:
+    """Raises unless each size that is given is that of an input."""
+    for axis, (name, size) in enumerate(sizes.items()):
+        if size is None:
+            continue
+        positive_int(name, size)
+        for model in models:
+            found = [
+                shape[axis]
+                for shape in input_shapes(model, **sizes).values()
+                if len(shape) > axis
+            ]
+            if size not in found:
+                raise ValueError(
+                    f"`{name}` must be free in an input of the model, or the "
+                    f"size it has. Received: {name}={size}, and inputs of "
+                    f"size {', '.join(map(str, found)) or 'none'}"
+                )
+
+
 def check_preprocess(model: keras.Model, preprocess: Any) -> None:
     """Raises unless a module can make the model's only input."""
     import tensorflow as tf
@@ -72,9 +115,9 @@ def check_preprocess(model: keras.Model, preprocess: Any) -> None:
 
 def sample_inputs(
     model: keras.Model,
-    seed: int = 0,
     batch: int | None = None,
     sequence: int | None = None,
+    seed: int = 0,
 ) -> Iterator[dict[str, Array]]:
     """Yields dicts of NumPy inputs for the model, by name, in several shapes.
 
@@ -82,8 +125,31 @@ def sample_inputs(
 
     Integer inputs, and the input of a Sequential model that starts with an
     embedding, are ids below the smallest vocabulary of the model, with a zero
-    at the end: padding, where id 0 is that.
+    at the end: padding, where id 0 is that. Strings are a few texts. Sizes
+    that are free are as long as the model allows, up to 41.
+
+    Raises:
+        ValueError: if the model fails on all of them.
     """
+    first: Exception | None = None
+    for sizes in _SIZES:
+        made = list(_made_up(model, sizes, seed, batch, sequence))
+        try:
+            for samples in made:
+                predictions(model, samples)
+        except Exception as error:  # models raise whatever they like
+            first = first or error
+            continue
+        yield from made
+        return
+    raise ValueError(
+        "`samples` must be given, for the model fails on ids that are made up "
+        "for its inputs. Received: no samples, and a model that raises "
+        f"{' '.join(str(first).split())[:300]}"
+    ) from first
+
+
+def _made_up(model, every_size, seed, batch, sequence):
     vocabularies = [
         layer.input_dim
         for layer in every_layer(model)
@@ -95,13 +161,16 @@ def sample_inputs(
     )
     generator = np.random.default_rng(seed)
     shapes = input_shapes(model, batch, sequence)
-    for sizes in _SIZES:
+    for sizes in every_size:
         samples = {}
         for spec in model.inputs:
             shape = [
                 size if size is not None else sizes[min(axis, 1)]
                 for axis, size in enumerate(shapes[spec.name])
             ]
+            if spec.dtype == "string":
+                samples[spec.name] = np.resize(SAMPLE_TEXTS, shape)
+                continue
             if starts_with_ids or keras.backend.is_int_dtype(spec.dtype):
                 sample: Array = generator.integers(0, vocabulary, shape)
                 sample[..., -1:] = 0
@@ -121,7 +190,17 @@ def call(model: keras.Model, inputs: list[Tensor]) -> list[Tensor]:
 
 
 def output_names(model: keras.Model) -> list[str]:
-    """Returns a name for each output: its layer's, numbered if it has two."""
+    """Returns a name for each output.
+
+    It is the key in a dictionary of outputs, else the name of the layer,
+    numbered if it has two.
+    """
+    outputs = outputs_of(model)
+    if isinstance(outputs, dict):
+        flat = keras.tree.flatten(outputs)
+        keys = {id(value): key for key, value in outputs.items()}
+        if all(id(tensor) in keys for tensor in flat):
+            return [str(keys[id(tensor)]) for tensor in flat]
     layers = [producer_name(output) for output in model.outputs]
     names = []
     for index, name in enumerate(layers):
@@ -134,8 +213,18 @@ def predictions(
     model: keras.Model, samples: Mapping[str, Array]
 ) -> list[Array]:
     """Returns the model's outputs for a dict of inputs, as NumPy arrays."""
-    outputs = call(model, [samples[spec.name] for spec in model.inputs])
+    outputs = call(
+        model, [_as_tensor(samples[spec.name]) for spec in model.inputs]
+    )
     return [keras.ops.convert_to_numpy(output) for output in outputs]
+
+
+def _as_tensor(sample):
+    if np.asarray(sample).dtype.kind not in "OSU":
+        return sample
+    import tensorflow as tf
+
+    return tf.constant(sample)  # Keras takes no arrays of strings
 
 
 def largest_difference(
@@ -153,6 +242,13 @@ def largest_difference(
     difference = 0.0
     for one, other in zip(expected, found, strict=True):
         one, other = one.astype("float32"), other.astype("float32")
+        if one.shape != other.shape:
+            raise RuntimeError(
+                "The exported model has an output of another shape than the "
+                "Keras model, so it was not written: Keras itself computes "
+                "another shape in a function than eagerly. Fix the sizes that "
+                f"are free. Received: shapes {one.shape} and {other.shape}"
+            )
         differences = np.abs(one - other)[np.isfinite(one)]
         difference = max(difference, float(np.max(differences, initial=0.0)))
         # A mean over padding alone is NaN in Keras too.

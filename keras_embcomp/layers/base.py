@@ -27,7 +27,7 @@ from keras_embcomp.checks import finite_table, positive_int
 from keras_embcomp.layers.dense_arguments import without_dense_arguments
 from keras_embcomp.layers.execution import current_execution, naming_ids
 from keras_embcomp.layers.from_keras import embedding_parts
-from keras_embcomp.layers.lora import Adaptable
+from keras_embcomp.layers.scores import Scored
 from keras_embcomp.numerics.lookup import widened
 from keras_embcomp.numerics.ragged import densified, on_flat_values
 from keras_embcomp.numerics.streaming import RowScores
@@ -61,7 +61,7 @@ class Resizing(NamedTuple):
     words_per_row: int = 1
 
 
-class Compressed(Adaptable, metaclass=abc.ABCMeta):
+class Compressed(Scored, metaclass=abc.ABCMeta):
     """Stands for a dense table of shape `(vocabulary, width)`.
 
     A method's table writes `_check_width`, `_build_table`, `_rows`,

@@ -32,10 +32,11 @@ class Adaptable(Quantizable):
     """
 
     bias: Any
+    # What the table writes.
     dense_shape: Any
-    _vocabulary: int
-    _fit: Any
     to_dense: Any
+    _vocabulary: Any
+    _fit: Any
 
     def __init__(
         self,
@@ -46,8 +47,8 @@ class Adaptable(Quantizable):
         super().__init__(**kwargs)
         if lora_rank is not None:
             lora_rank = positive_int("lora_rank", lora_rank)
-        self.lora_rank = lora_rank
-        self.lora_alpha = lora_rank if lora_alpha is None else lora_alpha
+        self.lora_rank: Any = lora_rank
+        self.lora_alpha: Any = lora_rank if lora_alpha is None else lora_alpha
         self.lora_embeddings_a: Any = None
         self.lora_embeddings_b: Any = None
 

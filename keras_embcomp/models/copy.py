@@ -118,7 +118,7 @@ class Copying:
 
     def _like(self, layer):
         """Returns a new layer with the config of another."""
-        cls = original_class(layer)
+        cls: Any = original_class(layer)
         try:
             with keras.saving.custom_object_scope(self._classes):
                 new = cls.from_config(original_config(layer))

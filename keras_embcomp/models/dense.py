@@ -70,7 +70,7 @@ def _reversible(layer):
     return dense
 
 
-def _table(layer) -> Array:
+def _table(layer: Any) -> Array:
     if isinstance(layer, Compressed):
         return layer.to_dense()
     if is_embedding(layer):
@@ -78,7 +78,7 @@ def _table(layer) -> Array:
     return ops.convert_to_numpy(layer.kernel).T
 
 
-def _common(layer) -> dict[str, Any]:
+def _common(layer: Any) -> dict[str, Any]:
     return {
         "name": layer.name,
         "trainable": layer.trainable,

@@ -157,9 +157,9 @@ def tables_of(model: keras.Model, frequencies: Any = None) -> list[Table]:
         )
     tables = []
     for path, layer in chosen:
-        found = dense_tables(layer)
-        for name, values, arguments, is_input in found:
-            own = path if len(found) == 1 else f"{path}/{name}"
+        held = dense_tables(layer)
+        for name, values, arguments, is_input in held:
+            own = path if len(held) == 1 else f"{path}/{name}"
             values = np.asarray(values, "float32")
             finite_table(f"the table of {own}", values)
             tables.append(Table(own, layer, values, None, arguments, is_input))

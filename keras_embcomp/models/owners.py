@@ -51,7 +51,8 @@ def original_config(layer: keras.Layer) -> dict[str, Any]:
     if is_ours(layer) or not isinstance(layer, keras.Layer):
         return layer.get_config()
     with as_if_float(filter(is_ours, every_layer(layer))):
-        return original_class(layer).get_config(layer)
+        cls: Any = original_class(layer)
+        return cls.get_config(layer)
 
 
 def is_ours(layer: Any) -> bool:
@@ -59,7 +60,9 @@ def is_ours(layer: Any) -> bool:
     return type(layer).__module__.startswith("keras_embcomp.")
 
 
-def record_replaced(root: keras.Layer, replaced: Collection[keras.Layer]):
+def record_replaced(
+    root: keras.Layer, replaced: Collection[keras.Layer]
+) -> None:
     """Makes the config of a layer, and of those in it, lead to some layers.
 
     Args:

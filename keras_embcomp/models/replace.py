@@ -39,8 +39,10 @@ def _assembled(old, parts):
         return EmbedReduce(parts[0], combiner=old.combiner, name=old.name)
     if not does_more(old):
         return parts[0]
+    head = parts[1] if len(parts) > 1 else None
     layer = TwoSidedEmbedding(
-        *parts,
+        parts[0],
+        head,
         logit_soft_cap=old.logit_soft_cap,
         reverse_dtype=old.reverse_dtype,
         name=old.name,

@@ -40,7 +40,7 @@ class Difference(NamedTuple):
         """Returns `hidden @ difference.T`, of shape `(..., vocabulary)`."""
         return execution.times_rows(self._narrow(execution, hidden), self.a)
 
-    def _narrow(self, execution, hidden):
+    def _narrow(self, execution: Execution, hidden: Tensor) -> Tensor:
         return execution.times_rows(hidden, self.b) * self.scale
 
     def added_to_blocks(
@@ -87,7 +87,13 @@ class Difference(NamedTuple):
             start = end
         return found
 
-    def _rows_in(self, execution, dtype, places, inputs=None):
+    def _rows_in(
+        self,
+        execution: Execution,
+        dtype: str,
+        places: Tensor | None,
+        inputs: Tensor | None = None,
+    ) -> Tensor:
         """Returns all of `a`, in the order of the places."""
         rows = execution.whole(self.a, dtype, inputs)
         if places is None:
@@ -95,14 +101,16 @@ class Difference(NamedTuple):
         return execution.gather(rows, inverse(places))
 
 
-def _with_products(scores, narrow, rows):
+def _with_products(
+    scores: RowScores, narrow: Tensor, rows: Tensor
+) -> RowScores:
     """Returns scores to which `narrow @ rows.T` is added."""
     each, rank = scores.units_per_row, rows.shape[-1]
     count = math.ceil(scores.units / each)
     rows = ops.pad(rows, [(0, count * each - scores.units), (0, 0)])
     split = len(scores.shared)
 
-    def function(narrow, *tensors):
+    def function(narrow: Tensor, *tensors: Tensor) -> Tensor:
         shared, rows, others = tensors[:split], tensors[split], tensors[split:]
         rows = ops.reshape(rows, (-1, rank))
         logits = scores.function(*shared, *others[1:])

@@ -5,9 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_embcomp._compat import get_mask, set_mask
+from keras_embcomp._compat import get_mask, given_to, producer, set_mask
 from keras_embcomp._types import Tensor
 from keras_embcomp.layers.base import Compressed
+from keras_embcomp.layers.softmax import CompressedSoftmax
 from keras_embcomp.numerics.lookup import widened
 from keras_embcomp.training.crossentropy import (
     check_head,
@@ -26,8 +27,8 @@ class CrossentropyHead(keras.layers.Layer):
     with any loss. `num_sampled` counts in training only: `evaluate` has the
     loss over all units, and its exponential is the perplexity.
 
-    To predict, make a model of the same layers that ends with `head`. A loaded
-    model must be compiled again, with the `loss` of its last layer.
+    `predictor(model)` returns a model of the same layers that predicts. A
+    loaded model must be compiled again, with the `loss` of its last layer.
 
     Args:
         head: A layer of this package: a `...Softmax`, or an embedding of the
@@ -106,6 +107,41 @@ class CrossentropyHead(keras.layers.Layer):
             block_size=self.block_size,
             ignore_class=self.ignore_class,
         )
+
+    def predictor(self, model: keras.Model) -> keras.Model:
+        """Returns a model that predicts, of one that trains with this layer.
+
+        Both share all layers.
+
+        Args:
+            model: Functional model that ends in this layer, loaded from a file
+                or not.
+
+        Returns:
+            A model from the same inputs to what `head` gives: probabilities or
+            logits, as its `activation` says; logits of a tied embedding.
+
+        Raises:
+            ValueError: if the model does not end in this layer.
+
+        Example:
+
+        >>> ids = keras.Input((None,), dtype="int32")
+        >>> states = keras.layers.Embedding(100, 16)(ids)
+        >>> end = CrossentropyHead(LowRankSoftmax(100, rank=4))
+        >>> end.predictor(keras.Model(ids, end(states))).output_shape
+        (None, None, 100)
+        """
+        ends = [x for x in model.outputs if producer(x) is self]
+        if len(ends) != 1 or len(model.outputs) != 1:
+            raise ValueError(
+                "`model` must have one output, that of this layer. "
+                f"Received: model={model!r}, layer '{self.name}'"
+            )
+        states = given_to(ends[0])
+        if isinstance(self.head, CompressedSoftmax):
+            return keras.Model(model.input, self.head(states))
+        return keras.Model(model.input, self.head(states, reverse=True))
 
     def get_config(self):
         return {

@@ -1,8 +1,11 @@
 """Files of LiteRT: what the converter writes, and what it holds."""
 
+import contextlib
 import functools
 import hashlib
+import os
 import re
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -94,7 +97,7 @@ def _converted(converter, halves, samples, custom):
     converter.target_spec.supported_ops = kinds
     converter.allow_custom_ops = custom
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _silent():
             # Its own, which it finds ranges with.
             warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is dep")
             return converter.convert()
@@ -102,8 +105,22 @@ def _converted(converter, halves, samples, custom):
         raise ValueError(
             "`model` must need builtin LiteRT operations only. "
             f"Received: a model that needs {_needed(str(error))}. "
-            f"The converter says: {error}"
-        ) from error
+            f"The converter says: {_first_words(str(error))}"
+        ) from None  # its dump fills screens
+
+
+@contextlib.contextmanager
+def _silent():
+    """Keeps what C++ prints of a failure, a screen a line, off the terminal."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
 
 
 def _needed(message):
@@ -113,19 +130,39 @@ def _needed(message):
             "given or it has `unroll=True`, and `TimeDistributed` unless "
             "`sequence` is given"
         )
-    return ", ".join(re.findall(r"(?:Select|Custom) [Oo]ps: (.*)", message))
+    names = ", ".join(re.findall(r"(?:Select|Custom) [Oo]ps: (.*)", message))
+    if not names:
+        return "what it cannot convert"
+    return f"{names}; fixed sizes, `batch` and `sequence`, avoid some of them"
+
+
+def _first_words(message):
+    """Returns the first 200 characters of a message, on one line."""
+    words = " ".join(message.split())
+    return words if len(words) <= 200 else f"{words[:200]} ..."
 
 
 def _keep_activations():
-    """Rewrites what the converter of TensorFlow 2.21 would leave out.
+    """Rewrites what the converter of TensorFlow 2.21 leaves out or refuses.
 
-    It drops a ReLU, or a comparison with a number, after a product of two
-    matrices of which the second is computed; not after one of tensors of rank
-    three.
+    It has no sum of integers and a vector, which Keras makes of `ids +
+    offsets`. It drops a ReLU, or a comparison with a number, after a product
+    of two matrices of which the second is computed; not after one of tensors
+    of rank three.
     """
     import tensorflow as tf
 
     for op in tf.compat.v1.get_default_graph().get_operations():
+        if op.type == "BiasAdd" and op.inputs[0].dtype.is_integer:
+            old, new = (
+                op.outputs[0],
+                tf.raw_ops.AddV2(x=op.inputs[0], y=op.inputs[1]),
+            )
+            for user in old.consumers():
+                for index, one in enumerate(user.inputs):
+                    if one is old:
+                        replace_input(user, index, new)
+            continue
         if op.type not in _ACTIVATIONS:
             continue
         product = op.inputs[0].op

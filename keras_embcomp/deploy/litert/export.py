@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_embcomp.checks import positive_int
 from keras_embcomp.deploy.litert.compare import (
     compared,
     inputs_of,
@@ -15,11 +14,13 @@ from keras_embcomp.deploy.litert.compare import (
 )
 from keras_embcomp.deploy.litert.convert import converted, operations_of
 from keras_embcomp.deploy.litert.prepare import FORMATS, formatted
-from keras_embcomp.deploy.litert.samples import samples_of
+from keras_embcomp.deploy.samples import given_samples, samples_of
 from keras_embcomp.deploy.verify import (
     check_exportable,
     check_preprocess,
+    check_sizes,
     input_shapes,
+    sample_inputs,
 )
 from keras_embcomp.files import written_whole
 
@@ -55,6 +56,7 @@ def export_litert(
     representative_data: Iterable[Any] | None = None,
     signatures: Mapping[str, keras.Model] | None = None,
     preprocess: Any = None,
+    samples: Any = None,
 ) -> LiteRTExport:
     """Writes a model as a `.tflite` file and checks it against Keras.
 
@@ -87,6 +89,11 @@ def export_litert(
             as those of `FastBertTokenizer`. The signature then takes strings,
             as `text`, and a runtime must have the operations that
             `tensorflow_text.tflite_registrar` registers.
+        samples: Inputs to compare the file with Keras on: a dict of arrays by
+            name, the array of the only input, or a list of these. `None` makes
+            up ids below the smallest vocabulary of the model, which may not
+            suit it. A model in `signatures` takes them if its inputs have
+            their names.
 
     Returns:
         A `LiteRTExport`.
@@ -97,12 +104,7 @@ def export_litert(
             `path` cannot be written.
         RuntimeError: if the converted model computes something else.
     """
-    path = Path(path).expanduser()
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(
-            "`path` must be a file in a folder that exists. "
-            f"Received: path={path}"
-        )
+    target = _checked_path(path)
     models = {"serving_default": model, **_checked_signatures(signatures)}
     if table_format not in FORMATS:
         raise ValueError(
@@ -112,17 +114,20 @@ def export_litert(
     sizes = {"batch": batch, "sequence": sequence}
     for one in models.values():
         check_exportable(one)
-    _check_sizes(models.values(), sizes)
-    samples = _checked_samples(representative_data, table_format, models, sizes)
+    check_sizes(models.values(), sizes)
+    calibration = _checked_samples(
+        representative_data, table_format, models, sizes
+    )
     before = {}
     if preprocess is not None:
-        _check_text(model, preprocess, samples)
+        _check_text(model, preprocess, calibration)
         before = {"serving_default": preprocess}
+    compared_on = _samples_by_model(samples, models, sizes, calibration, before)
     interpreter_of = interpreters(preprocess is not None)
-    with written_whole(path) as temporary:
-        rounded = formatted(models, "float32" if samples else table_format)
+    with written_whole(target) as temporary:
+        rounded = formatted(models, "float32" if calibration else table_format)
         content, tolerance = _content(
-            rounded, models, table_format, sizes, samples, before
+            rounded, models, table_format, sizes, calibration, before
         )
         operations = operations_of(content, preprocess is not None)
         interpreter = interpreter_of(content)
@@ -131,7 +136,7 @@ def export_litert(
                 interpreter.get_signature_runner(name),
                 one,
                 rounded[name],
-                inputs_of(one, sizes, samples, before.get(name)),
+                inputs_of(one, sizes, compared_on.get(name), before.get(name)),
                 tolerance,
             )
             for name, one in models.items()
@@ -139,13 +144,23 @@ def export_litert(
         temporary.write_bytes(content)
     differences, errors, latencies = zip(*cases, strict=True)
     return LiteRTExport(
-        path,
+        target,
         len(content),
         max(differences),
         operations,
         max(errors),
         latencies[0],
     )
+
+
+def _checked_path(path):
+    path = Path(path).expanduser()
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(
+            "`path` must be a file in a folder that exists. "
+            f"Received: path={path}"
+        )
+    return path
 
 
 def _content(rounded, models, table_format, sizes, samples, before):
@@ -175,26 +190,6 @@ def _checked_signatures(signatures):
     return signatures or {}
 
 
-def _check_sizes(models, sizes):
-    """Raises unless each size that is given is that of an input."""
-    for axis, (name, size) in enumerate(sizes.items()):
-        if size is None:
-            continue
-        positive_int(name, size)
-        for model in models:
-            found = [
-                shape[axis]
-                for shape in input_shapes(model, **sizes).values()
-                if len(shape) > axis
-            ]
-            if size not in found:
-                raise ValueError(
-                    f"`{name}` must be free in an input of the model, or the "
-                    f"size it has. Received: {name}={size}, and inputs of "
-                    f"size {', '.join(map(str, found)) or 'none'}"
-                )
-
-
 def _checked_samples(data, table_format, models, sizes):
     if data is None:
         return None
@@ -205,7 +200,29 @@ def _checked_samples(data, table_format, models, sizes):
             f"{len(models) - 1} signatures"
         )
     (model,) = models.values()
-    return samples_of(data, model, input_shapes(model, **sizes))
+    return samples_of(
+        "representative_data", data, model, input_shapes(model, **sizes)
+    )
+
+
+def _samples_by_model(samples, models, sizes, calibration, before):
+    """Returns the samples to compare each model on, or `None`, by name."""
+    found = dict.fromkeys(models, calibration)
+    if samples is None and calibration is None:
+        return {
+            name: list(sample_inputs(model, **sizes))
+            for name, model in models.items()
+            if name not in before
+        }
+    if samples is None:
+        return found
+    first = models["serving_default"]
+    given = given_samples(samples, first, input_shapes(first, **sizes))
+    for name, model in models.items():
+        names = {spec.name for spec in model.inputs}
+        if names <= set(given[0]):
+            found[name] = [{n: one[n] for n in names} for one in given]
+    return found
 
 
 def _check_text(model, preprocess, samples):

@@ -9,17 +9,22 @@ from typing import Any
 import keras
 
 from keras_embcomp.checks import positive_int
+from keras_embcomp.deploy.samples import given_samples
 from keras_embcomp.deploy.serving.extras import write_card, write_warmup
 from keras_embcomp.deploy.serving.signatures import (
     checked_signatures,
     examples_of,
     served_functions,
+    wrong_signature,
 )
 from keras_embcomp.deploy.tracing import traced_module
 from keras_embcomp.deploy.verify import (
     check_exportable,
     check_preprocess,
+    check_sizes,
+    input_shapes,
     largest_difference,
+    sample_inputs,
 )
 from keras_embcomp.files import written_whole
 
@@ -30,6 +35,9 @@ def export_serving(
     version: int | None = None,
     preprocess: Any = None,
     signatures: Mapping[str, Any] | None = None,
+    batch: int | None = None,
+    sequence: int | None = None,
+    samples: Any = None,
 ) -> Path:
     """Writes a model for TensorFlow Serving and checks it against Keras.
 
@@ -58,6 +66,14 @@ def export_serving(
             `tf.function` with an `input_signature`, whose specs have the names
             of its inputs, that returns a dict of tensors. They may use the
             layers of the model and `preprocess`, and constants.
+        batch: Integer. Fixes the first size of all inputs where it is free.
+        sequence: Integer. Fixes the second size of all inputs where it is
+            free.
+        samples: Inputs to compare with Keras on, and to warm up with: a dict
+            of arrays by name, the array of the only input, or a list of these.
+            `None` makes up ids below the smallest vocabulary of the model,
+            which may not suit it. Functions in `signatures` take them if their
+            inputs have their names.
 
     Returns:
         The folder of the version.
@@ -75,16 +91,25 @@ def export_serving(
     if preprocess is not None:
         check_preprocess(model, preprocess)
     signatures = checked_signatures(signatures)
-    module = traced_module(model, signatures)
+    sizes: dict[str, Any] = {"batch": batch, "sequence": sequence}
+    check_sizes([model], sizes)
+    shapes = input_shapes(model, **sizes)
+    given = None
+    if samples is not None:
+        given = given_samples(samples, model, shapes)
+    elif preprocess is None:
+        given = list(sample_inputs(model, **sizes))
+    module = traced_module(model, signatures, sizes)
     module.preprocess = preprocess
     module.served = {**served_functions(module, preprocess), **module.extra}
-    examples = list(examples_of(model, module, preprocess, signatures))
+    examples = list(
+        examples_of(model, module, preprocess, signatures, sizes, given)
+    )
     with _folder(target.parent), written_whole(target) as temporary:
         _save(module, temporary, target)
         loaded = tf.saved_model.load(str(temporary)).signatures
         for name, inputs, outputs in examples:
-            tensors = {k: tf.constant(v) for k, v in inputs.items()}
-            _compare(outputs, loaded[name](**tensors))
+            _compare(outputs, _answer(loaded[name], name, inputs))
         write_warmup(temporary, target.parent.name, examples)
         write_card(temporary, model, loaded)
     return target
@@ -105,6 +130,16 @@ def _save(module, folder, target):
             "`path` must have room to be written. "
             f"Received: path={target} ({error.message})"
         ) from error
+
+
+def _answer(function, name, inputs):
+    """Returns what a served function gives for samples, or raises."""
+    import tensorflow as tf
+
+    try:
+        return function(**{k: tf.constant(v) for k, v in inputs.items()})
+    except tf.errors.OpError as error:
+        raise wrong_signature(name, inputs, error) from error
 
 
 def _new_version(path, version):

@@ -107,10 +107,13 @@ def examples_of(
     module: Any,
     preprocess: Any,
     signatures: Mapping[str, Any],
+    sizes: Mapping[str, Any],
+    given: list[dict[str, Array]] | None = None,
 ) -> Iterator[Example]:
     """Yields the name of a signature, inputs, and the outputs in Keras.
 
-    Inputs are dicts of NumPy arrays, outputs dicts of tensors.
+    Inputs are dicts of NumPy arrays, outputs dicts of tensors. Those in `given`
+    are taken, if there are any.
     """
     import tensorflow as tf
 
@@ -124,24 +127,57 @@ def examples_of(
         inputs = preprocess(tf.constant(SAMPLE_TEXTS))
         samples = {model.inputs[0].name: inputs}
         yield "serving_default", {"text": SAMPLE_TEXTS}, outputs_for(samples)
-    for samples in sample_inputs(model) if functions else ():
+    made_up = given or sample_inputs(model, **sizes)
+    for samples in made_up if functions else ():
         outputs = outputs_for(samples)
         for name, function in functions.items():
             specs = function.input_signature
             inputs = {
-                spec.name: samples[spec.name].astype(spec.dtype.as_numpy_dtype)
+                spec.name: _of_dtype(samples[spec.name], spec.dtype)
                 for spec in specs
             }
             yield name, inputs, outputs
     for name, function in signatures.items():
-        inputs = {spec.name: _sample(spec) for spec in function.input_signature}
-        outputs = function(*map(tf.constant, inputs.values()))
+        inputs = _inputs_for(function.input_signature, given)
+        try:
+            outputs = function(*map(tf.constant, inputs.values()))
+        except Exception as error:  # a user's function raises what it likes
+            raise wrong_signature(name, inputs, error) from error
         if not isinstance(outputs, dict):
             raise ValueError(
                 "`signatures` must return dicts of tensors. "
                 f"Received: {name!r}, which returns a {type(outputs).__name__}"
             )
         yield name, inputs, outputs
+
+
+def _of_dtype(sample, dtype):
+    if dtype.name == "string":
+        return sample
+    return sample.astype(dtype.as_numpy_dtype)
+
+
+def _inputs_for(specs, given):
+    """Returns a dict of inputs for a user's function."""
+    names = {spec.name for spec in specs}
+    if given and names <= set(given[0]):
+        return {s.name: _of_dtype(given[0][s.name], s.dtype) for s in specs}
+    return {spec.name: _sample(spec) for spec in specs}
+
+
+def wrong_signature(
+    name: str, inputs: Mapping[str, Array], error: Exception
+) -> ValueError:
+    """Returns the error of a signature that fails on samples."""
+    shown = ", ".join(
+        f"{key} of shape {np.shape(value)}, as {np.ravel(value)[:3]}"
+        for key, value in inputs.items()
+    )
+    return ValueError(
+        "A signature must take the samples that it is compared on: give "
+        f"`samples` that suit it. Received: {name!r}, which fails on {shown} "
+        f"({' '.join(str(error).split())[:200]})"
+    )
 
 
 def _sample(spec):
