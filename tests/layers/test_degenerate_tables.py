@@ -1,11 +1,12 @@
 """Tables of low rank, of few distinct rows, huge and tiny: every method."""
 
+import contract
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from keras_embcomp import ProductQuantizedEmbedding
+from keras_embcomp import LowRankSoftmax, ProductQuantizedEmbedding
 from keras_embcomp.layers.methods import METHODS
 
 ROWS, WIDTH = 600, 32
@@ -122,3 +123,11 @@ def test_few_distinct_rows_in_product_codes_are_exact_and_stay_near(generator):
     assert error(layer, table) < 1e-5
     layer.quantize("int8")
     assert error(layer, table) < 0.02
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_no_tokens_among_many_units(k, compiled):
+    """5,000 units are searched run by run, few at once."""
+    layer = LowRankSoftmax(5_000, 3)
+    layer.build((None, WIDTH))
+    contract.finds_nothing_for_no_tokens(layer, k, WIDTH, compiled)

@@ -83,6 +83,15 @@ def traces_once(compiled, layer, first, second):
     assert not np.array_equal(one, other)
 
 
+def finds_nothing_for_no_tokens(layer, k, width, compiled):
+    """The best units of no hidden states are none, eager and compiled."""
+    top_k = compiled(lambda hidden: layer.top_k(hidden, k))
+    for shape in ((0,), (0, 3), (2, 0)):
+        hidden = np.zeros((*shape, width), "float32")
+        for found in (layer.top_k(hidden, k), top_k(hidden)):
+            assert [tuple(x.shape) for x in found] == [(*shape, k)] * 2
+
+
 def weights_of(layer, name):
     """Returns the weights that share an initializer: one, or all the cores."""
     weights = getattr(layer, name)
