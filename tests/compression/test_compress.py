@@ -25,8 +25,7 @@ def correlated(generator, rows, width=WIDTH):
     return (generator.normal(size=(rows, width)) * scales).astype("float32")
 
 
-@pytest.fixture
-def model(generator):
+def made(generator):
     """Two inputs, a tied table, a table in a nested model and an output."""
     words = keras.Input((5,), dtype="int32", name="words")
     other = keras.Input((3,), name="other")
@@ -55,6 +54,23 @@ def model(generator):
 
 
 @pytest.fixture
+def model(generator):
+    return made(generator)
+
+
+@pytest.fixture(scope="module")
+def planned():
+    """A plan takes seconds, and is the same each time for the same model."""
+    keras.utils.set_random_seed(0)
+    return plan_compression(made(np.random.default_rng(0)), ratio=4).to_json()
+
+
+@pytest.fixture
+def plan(planned):
+    return CompressionPlan.from_json(planned)
+
+
+@pytest.fixture
 def inputs(generator):
     return [
         generator.integers(0, WORDS, (4, 5)).astype("int32"),
@@ -74,8 +90,7 @@ def outputs(model, inputs):
     return [ops.convert_to_numpy(found) for found in model(inputs)]
 
 
-def test_plans_every_table_once_within_the_budget(model):
-    plan = plan_compression(model, ratio=4)
+def test_plans_every_table_once_within_the_budget(plan):
     assert [entry.layer for entry in plan.tables] == [
         "inner/table",
         "tied",
@@ -86,9 +101,8 @@ def test_plans_every_table_once_within_the_budget(model):
     assert plan.bytes_after > 0.7 * plan.bytes_before / 4
 
 
-def test_compresses_a_copy_to_the_bytes_of_the_plan(model, inputs):
+def test_compresses_a_copy_to_the_bytes_of_the_plan(model, plan, inputs):
     before = model.get_weights()
-    plan = plan_compression(model, ratio=4)
     small = compress(model, plan)
     held = held_bytes(small)
     held["label"] -= 4 * UNITS  # the bias, which is not of the table
@@ -157,8 +171,8 @@ def test_a_copy_trains_saves_and_keeps_its_settings(model, inputs, tmp_path):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_returns_to_keras(model, inputs):
-    small = compress(model, ratio=4)
+def test_returns_to_keras(model, plan, inputs):
+    small = compress(model, plan)
     plain = to_keras(small)
     kinds = {layer.name: type(layer) for layer in plain.layers}
     assert kinds["tied"] is layers.ReversibleEmbedding
@@ -215,8 +229,7 @@ def test_counts_decide_what_is_kept(model, generator):
     assert lost["counted"] < 0.5 * lost["plain"]
 
 
-def test_plans_are_printed_edited_and_kept(model, tmp_path):
-    plan = plan_compression(model, ratio=5)
+def test_plans_are_printed_edited_and_kept(model, plan, tmp_path):
     text = str(plan)
     for entry in plan.tables:
         assert entry.layer in text
@@ -278,7 +291,7 @@ def test_says_what_can_be_reached(model):
     assert plan_compression(model, max_bytes=4 * least).bytes_after <= 4 * least
 
 
-def test_refuses_models(model):
+def test_refuses_models(model, plan):
     class Own(keras.Model):
         def call(self, inputs):
             return inputs
@@ -292,7 +305,6 @@ def test_refuses_models(model):
     narrow = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="few")])
     with pytest.raises(ValueError, match=r"Received: few \(Dense\)"):
         compress(narrow, ratio=2)
-    plan = plan_compression(model, ratio=4)
     with pytest.raises(ValueError, match="must come without a goal"):
         compress(model, plan, ratio=2)
     plan.tables[0].layer = "another"
