@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from xla_flags import QUICK
 
 FOLDER = Path(__file__).parent
 MISSING = ("tensorflow", "t3f", "faiss", "matplotlib", "pandas", "tqdm")
@@ -35,6 +36,7 @@ def test_layers_train_without_tensorflow(backend):
         env={
             **os.environ,
             "KERAS_BACKEND": backend,
+            "XLA_FLAGS": QUICK,
             "PYTHONPATH": os.pathsep.join(folders),
         },
         capture_output=True,

@@ -12,6 +12,13 @@ from cases import EMBEDDINGS, SOFTMAXES, VOCABULARY, WIDTH
 STEPS, BATCH = 10, 8
 
 
+def _batch(arrays, step):
+    rows = slice(step * BATCH, (step + 1) * BATCH)
+    if isinstance(arrays, list):
+        return [array[rows] for array in arrays]
+    return arrays[rows]
+
+
 def trained(model, inputs, targets):
     """Returns the losses of steps from seeded weights, and the last weights."""
     generator = np.random.default_rng(1)
@@ -25,8 +32,8 @@ def trained(model, inputs, targets):
     )
     model.compile(keras.optimizers.Adam(1e-3), "mse")
     losses = [
-        model.train_on_batch(*(x[i : i + BATCH] for x in (inputs, targets)))
-        for i in range(0, STEPS * BATCH, BATCH)
+        model.train_on_batch(*(_batch(x, i) for x in (inputs, targets)))
+        for i in range(STEPS)
     ]
     return losses, model.get_weights()
 
@@ -43,9 +50,9 @@ def models():
     hidden = keras.Input((WIDTH,))
     for case in EMBEDDINGS:
         layer = case.layer(VOCABULARY, WIDTH, **case.structure)
-        yield f"{case}/rows", keras.Model(words, layer(words)), ids, rows
-        tied = layer(layer(words)[:, 0], reverse=True)
-        yield f"{case}/tied", keras.Model(words, tied), ids, scores
+        found = layer(words)
+        tied = layer(found[:, 0], reverse=True)
+        yield str(case), keras.Model(words, [found, tied]), ids, [rows, scores]
     for case in SOFTMAXES:
         layer = case.layer(VOCABULARY, **case.structure, activation=None)
         model = keras.Model(hidden, layer(hidden))

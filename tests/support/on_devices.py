@@ -9,9 +9,13 @@ import sys
 import warnings
 from pathlib import Path
 
+from xla_flags import QUICK
+
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault(
+    "XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {QUICK}"
+)
 
 import keras
 import numpy as np

@@ -9,7 +9,9 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+from xla_flags import QUICK
+
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=2 {QUICK}"
 
 import on_devices
 from cases import EMBEDDINGS, SOFTMAXES
