@@ -114,7 +114,7 @@ def chips_of(target, count):
 
 
 def model_and_batch(side, name, vocabulary, width):
-    """Returns a model that took a step on this machine, and its batch."""
+    """Returns a model with all of its variables, and its batch."""
     if side == "Embedding":
         layer = layers.embedding(name, vocabulary, width)
         model = layers.classifier(layer, LENGTH)
@@ -124,7 +124,9 @@ def model_and_batch(side, name, vocabulary, width):
         model = layers.language_head(layer, LENGTH, width)
         x = np.zeros((BATCH, LENGTH, width), "float32")
         y = np.zeros((BATCH, LENGTH), "int32")
-    model.train_on_batch(x[:8], y[:8])  # makes the optimizer and the metrics
+    # Makes the optimizer and the metrics, as `fit` does, and takes no step:
+    # that would compile it for this machine too.
+    model._symbolic_build(data_batch=(x[:8], y[:8]))
     return model, (x, y)
 
 
