@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import importlib
 import json
 import os
 import sys
@@ -29,6 +30,7 @@ _EPILOG = """examples:
   keras-embcomp sweep model.keras --ratios 4 16 64 --plot sweep.png
   keras-embcomp export small.keras small.tflite --format int8 --batch 1
   keras-embcomp export small.keras served_model --version 3
+  keras-embcomp compress gpt2.keras small.keras --ratio 8 --import keras_hub
 
 A MODEL is a .keras or .h5 file, or a table: .npy, .npz, or the text of word2vec
 and GloVe (.txt, .vec, also .gz), which becomes a model of one embedding.
@@ -44,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, 1, or 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     try:
+        for module in options.modules:
+            importlib.import_module(module)
         text, values = options.run(options)
         print(json.dumps(values) if options.json else text, flush=True)
     except KeyboardInterrupt:
@@ -86,6 +90,14 @@ def _parser():
         added.add_argument("model", help=f"a file: {', '.join(KINDS)}")
         added.add_argument(
             "--json", action="store_true", help="print the result as JSON"
+        )
+        added.add_argument(
+            "--import",
+            dest="modules",
+            nargs="+",
+            default=(),
+            metavar="MODULE",
+            help="modules that register the classes of the model, as keras_hub",
         )
         added.set_defaults(run=run)
         return added

@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 
 import keras
 import numpy as np
@@ -277,3 +278,30 @@ def test_a_wrong_plan_is_named(dense, tmp_path, capsys):
     )
     assert main(["compress", dense, str(small), "--plan", str(tmp_path)]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_imports_what_registers_the_classes_of_a_model(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "my_layers.py").write_text(
+        "import keras\n"
+        "@keras.saving.register_keras_serializable('mine')\n"
+        "class Twice(keras.layers.Layer):\n"
+        "    def call(self, inputs):\n"
+        "        return 2 * inputs\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    from my_layers import Twice
+
+    entry = keras.Input((3,), dtype="int32")
+    rows = keras.layers.Embedding(1_000, 8)(entry)
+    model, small = str(tmp_path / "m.keras"), str(tmp_path / "small.keras")
+    keras.Model(entry, Twice()(rows)).save(model)
+    keras.saving.get_custom_objects().pop("mine>Twice")
+    command = ["compress", model, small, "--ratio", "4", "--method", "low_rank"]
+    assert main(command) == 1
+    assert "Twice" in capsys.readouterr().err
+    monkeypatch.delitem(sys.modules, "my_layers")
+    assert main([*command, "--import", "my_layers"]) == 0
+    assert main([*command, "--import", "no_such_module"]) == 1
+    assert "no_such_module" in capsys.readouterr().err

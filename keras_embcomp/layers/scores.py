@@ -83,6 +83,11 @@ class Scored(Adaptable):
                 f"Received: hidden of shape {tuple(hidden.shape)}, "
                 f"width={width}"
             )
+        if not self.built:
+            raise ValueError(
+                "The layer must be built before it is asked for scores. "
+                f"Received: layer '{self.name}', not built"
+            )
         hidden = ops.cast(hidden, self.compute_dtype)
         blocks, places = self._adapted_blocks(hidden)
         if self.bias is None:

@@ -278,3 +278,25 @@ def test_every_public_embedding_has_a_case(case):
         if isinstance(item, type) and issubclass(item, CompressedEmbedding)
     }
     assert layers == {case.layer for case in EMBEDDINGS}
+
+
+def test_top_k_and_log_prob_are_those_of_the_tied_logits(
+    case, compiled, generator
+):
+    layer = built(make(case))
+    hidden = generator.normal(size=(4, 3, WIDTH)).astype("float32")
+    ids = generator.integers(0, VOCABULARY, (4, 3)).astype("int32")
+    logits = hidden @ layer.to_dense().T
+    scores, found = compiled(lambda inputs: layer.top_k(inputs, 5))(hidden)
+    best = -np.sort(-logits, axis=-1)[..., :5]
+    assert_close(scores, best, rtol=1e-4, atol=1e-5)
+    found = ops.convert_to_numpy(found)
+    assert_close(
+        np.take_along_axis(logits, found, axis=-1), best, rtol=1e-4, atol=1e-5
+    )
+    own = np.take_along_axis(logits, ids[..., None], axis=-1)[..., 0]
+    expected = own - np.log(np.exp(logits).sum(axis=-1))
+    found = compiled(layer.log_prob)(hidden, ids)
+    assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="must be built before it is asked"):
+        make(case).top_k(hidden, 5)
