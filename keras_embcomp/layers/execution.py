@@ -129,13 +129,46 @@ class LayerExecution(Execution):
         rows = tf.convert_to_tensor(weights)
         return rows if end - start == weights.shape[0] else rows[start:end]
 
+    @property
+    def _in_litert(self):
+        return self.exporting and not self.variables
+
+    def of_tokens(
+        self, function: Callable[[Tensor], Tensor], tokens: Tensor
+    ) -> Tensor:
+        if not self._in_litert or tokens.shape[0] is not None:
+            return function(tokens)
+        import tensorflow as tf
+
+        count = tf.shape(tokens)[:1]
+        missing = tf.cast(tf.equal(count, 0), "int32")
+        some = tf.pad(tokens, tf.pad(missing[None], ((0, 1), (1, 0))))
+        some.set_shape((None, *tokens.shape[1:]))
+        # LiteRT copies rows with a gather, and numbers with a slice.
+        return tf.gather(function(some), tf.range(count[0]))
+
+    def with_lead(
+        self, rows: Tensor, inputs: Tensor, axes: int, size: int
+    ) -> Tensor:
+        lead = len(inputs.shape) - axes
+        if not self._in_litert or None not in inputs.shape[:lead]:
+            return super().with_lead(rows, inputs, axes, size)
+        import tensorflow as tf
+
+        # If the shape were packed of scalars, it would be known before the file
+        # runs, and LiteRT for Python would not return an empty tensor of it.
+        shape = tf.concat([tf.shape(inputs)[:lead], [size]], 0)
+        return tf.reshape(rows, shape)
+
     def range_in_file(self, inputs: Tensor, start: int, end: int) -> Tensor:
         if not self.exporting:
             return super().range_in_file(inputs, start, end)
         import tensorflow as tf
 
-        first = tf.cast(tf.reshape(inputs, (-1,))[0], "float32")
-        zero = tf.cast(first > float("inf"), "int32")
+        # Of no inputs, too. The converter does not know that no sign is 2; a
+        # limit of floats it would round to the largest that it can store.
+        first = tf.cast(tf.reshape(inputs, (-1,))[:1], "float32")
+        zero = tf.cast(tf.reduce_sum(tf.sign(first)) > 2, "int32")
         numbers = tf.range(start + zero, end + zero)
         return tf.reshape(numbers, (end - start,))
 

@@ -55,34 +55,19 @@ class Decoder(NamedTuple):
             ),
         )
 
-    def features(self, execution: Execution, narrow: Tensor) -> Tensor:
+    def features(self, narrow: Tensor) -> Tensor:
         """Returns `act(u K + b1)` or `act(u + b1)`."""
         if self.kernel is not None:
-            narrow = _hidden_product(execution, narrow, self.kernel)
+            narrow = ops.matmul(narrow, self.kernel)
         return self.activation(plus_broadcast(narrow, self.bias))
 
-    def decode(self, execution: Execution, narrow: Tensor) -> Tensor:
+    def decode(self, narrow: Tensor) -> Tensor:
         """Returns rows of the table for narrow rows."""
-        features = self.features(execution, narrow)
+        features = self.features(narrow)
         rows = ops.matmul(features, self.projection)
         if self.shortcut is not None:
             rows = rows + ops.matmul(narrow, self.shortcut)
         return plus_broadcast(rows, self.projection_bias)
-
-
-def _hidden_product(
-    execution: Execution, narrow: Tensor, kernel: Tensor
-) -> Tensor:
-    """Returns `narrow @ kernel`, before an activation.
-
-    The converter to LiteRT drops a ReLU after a product of two computed
-    matrices. Files get a product of stacks of matrices instead.
-    """
-    if not execution.exporting:
-        return ops.matmul(narrow, kernel)
-    stack = ops.reshape(narrow, (1, -1, kernel.shape[0]))
-    product = ops.matmul(stack, ops.expand_dims(kernel, 0))
-    return ops.reshape(product, (*ops.shape(narrow)[:-1], kernel.shape[1]))
 
 
 def decoded_logits(
@@ -107,13 +92,13 @@ def decoded_logits(
         narrow = execution.rows_between(
             embeddings, 0, embeddings.shape[0], hidden.dtype, hidden
         )
-        return [_projected(execution, hidden, narrow, decoder)]
+        return [_projected(hidden, narrow, decoder)]
     features = decoder.projection.shape[0]
     product = _product(hidden, decoder.kernel, decoder.projection)
     activation, *tensors = decoder
 
     def part(hidden: Tensor, narrow: Tensor, *tensors: Tensor) -> Tensor:
-        return product(execution, hidden, narrow, Decoder(activation, *tensors))
+        return product(hidden, narrow, Decoder(activation, *tensors))
 
     if not execution.exporting and not isinstance(hidden, keras.KerasTensor):
         part = keras.remat(part)
@@ -159,7 +144,7 @@ def decoded_scores(
 
     def decoded(hidden: Tensor, *tensors_and_rows: Tensor) -> Tensor:
         *tensors, narrow = tensors_and_rows
-        return product(execution, hidden, narrow, Decoder(activation, *tensors))
+        return product(hidden, narrow, Decoder(activation, *tensors))
 
     return RowScores(decoded, (hidden, *tensors), rows, units=units)
 
@@ -179,12 +164,10 @@ def _product(
     return _projected if few else _multiplied
 
 
-def _projected(
-    execution: Execution, hidden: Tensor, narrow: Tensor, decoder: Decoder
-) -> Tensor:
+def _projected(hidden: Tensor, narrow: Tensor, decoder: Decoder) -> Tensor:
     """Returns logits as products with features and with narrow rows."""
     back = ops.matmul(hidden, ops.transpose(decoder.projection))
-    features = decoder.features(execution, narrow)
+    features = decoder.features(narrow)
     logits = ops.matmul(back, ops.transpose(features))
     if decoder.shortcut is not None:
         back = ops.matmul(hidden, ops.transpose(decoder.shortcut))
@@ -204,11 +187,9 @@ def _affine_logits(
     return plus_broadcast(execution.times_rows(back, embeddings), number)
 
 
-def _multiplied(
-    execution: Execution, hidden: Tensor, narrow: Tensor, decoder: Decoder
-) -> Tensor:
+def _multiplied(hidden: Tensor, narrow: Tensor, decoder: Decoder) -> Tensor:
     """Returns logits as products with decoded rows."""
-    rows = decoder.decode(execution, narrow)
+    rows = decoder.decode(narrow)
     return ops.matmul(hidden, ops.transpose(rows))
 
 

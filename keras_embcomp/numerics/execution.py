@@ -1,5 +1,7 @@
 """How a call runs. The numerics are told; they do not ask."""
 
+from collections.abc import Callable
+
 from keras import ops
 
 from keras_embcomp._types import Factor, Tensor
@@ -79,6 +81,33 @@ class Execution:
         unchanged.
         """
         return weights
+
+    def of_tokens(
+        self, function: Callable[[Tensor], Tensor], tokens: Tensor
+    ) -> Tensor:
+        """Returns a function of tokens, which may have no rows.
+
+        A runtime of files refuses products of stacks of matrices without rows.
+
+        Args:
+            function: From a tensor `(tokens, width)` to one `(tokens, size)`.
+            tokens: Tensor of shape `(tokens, width)`.
+        """
+        return function(tokens)
+
+    def with_lead(
+        self, rows: Tensor, inputs: Tensor, axes: int, size: int
+    ) -> Tensor:
+        """Returns rows of the shape `(*lead, size)`.
+
+        Args:
+            rows: Tensor of so many numbers.
+            inputs: Tensor of shape `(*lead, *item)`.
+            axes: Integer. The rank of an item.
+            size: Integer.
+        """
+        lead = ops.shape(inputs)[: len(inputs.shape) - axes]
+        return ops.reshape(rows, (*lead, size))
 
     def range_in_file(self, inputs: Tensor, start: int, end: int) -> Tensor:
         """Returns `range(start, end)`, which a file computes when it runs."""

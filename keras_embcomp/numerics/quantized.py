@@ -188,7 +188,8 @@ def scales_of(
     if steps.shape[-1] > 1:
         block = ops.ones((form.width_of_block(columns),), "float32")
         scales = ops.expand_dims(scales, -1) * block
-        scales = ops.reshape(scales, (*ops.shape(steps)[:-1], -1))
+        width = math.prod(scales.shape[-2:])  # of no rows -1 has no value
+        scales = ops.reshape(scales, (*ops.shape(steps)[:-1], width))
         scales = scales[..., :columns]
     return scales * column_scales
 

@@ -21,9 +21,8 @@ from keras_embcomp._compat import (
 from keras_embcomp._types import Array
 from keras_embcomp.deploy.tracing import traced_function
 
-_ACTIVATIONS = ("Relu", "Relu6", "Maximum", "Minimum")
 _HISTORY = b"CONVERSION_METADATA"
-_SAME_NUMBERS = ("Identity", "Reshape", "Transpose")
+_SAME_NUMBERS = ("ConcatV2", "ExpandDims", "Identity", "Reshape", "Transpose")
 
 
 def converted(
@@ -61,7 +60,7 @@ def converted(
             **sizes,
             input_names=names[name],
             file_tables=None if samples else tables,
-            finish=_keep_activations,
+            finish=_rewrite_for_converter,
         )
         for name, model in models.items()
     }
@@ -142,51 +141,73 @@ def _first_words(message):
     return words if len(words) <= 200 else f"{words[:200]} ..."
 
 
-def _keep_activations():
-    """Rewrites what the converter of TensorFlow 2.21 leaves out or refuses.
+def _rewrite_for_converter():
+    """Rewrites what the converter of TensorFlow 2.21 loses or refuses.
 
     It has no sum of integers and a vector, which Keras makes of `ids +
-    offsets`. It drops a ReLU, or a comparison with a number, after a product
-    of two matrices of which the second is computed; not after one of tensors
-    of rank three.
+    offsets`. It makes a `FULLY_CONNECTED` of a product with a transposed
+    matrix that is computed; of others it makes a `BATCH_MATMUL`, and drops a
+    ReLU that follows, or a comparison with a number; not after stacks of
+    matrices.
     """
     import tensorflow as tf
 
     for op in tf.compat.v1.get_default_graph().get_operations():
         if op.type == "BiasAdd" and op.inputs[0].dtype.is_integer:
-            old, new = (
-                op.outputs[0],
-                tf.raw_ops.AddV2(x=op.inputs[0], y=op.inputs[1]),
-            )
-            for user in old.consumers():
-                for index, one in enumerate(user.inputs):
-                    if one is old:
-                        replace_input(user, index, new)
+            _replace(op, tf.raw_ops.AddV2(x=op.inputs[0], y=op.inputs[1]))
+        if op.type != "MatMul" or _is_weight(op.inputs[1]):
             continue
-        if op.type not in _ACTIVATIONS:
-            continue
-        product = op.inputs[0].op
-        while product.type in _SAME_NUMBERS:
-            op, product = product, product.inputs[0].op
-        if product.type != "MatMul" or _is_weight(product.inputs[1]):
-            continue
-        left, right = product.inputs
-        again = tf.matmul(
-            tf.expand_dims(left, 0),
-            tf.expand_dims(right, 0),
-            transpose_a=product.get_attr("transpose_a"),
-            transpose_b=product.get_attr("transpose_b"),
-        )
-        replace_input(op, 0, tf.squeeze(again, 0))
+        right, turned = op.inputs[1], op.get_attr("transpose_b")
+        while right.op.type == "Transpose":
+            right, turned = right.op.inputs[0], not turned
+        if not turned or op.get_attr("transpose_a"):
+            _replace(op, _product_of_stacks(op))
+
+
+def _replace(op, tensor):
+    """Gives what reads the output of an operation another tensor."""
+    (output,) = op.outputs
+    for consumer in output.consumers():
+        for index, one in enumerate(consumer.inputs):
+            if one is output:
+                replace_input(consumer, index, tensor)
+
+
+def _product_of_stacks(op):
+    """Returns a product of two stacks, of one matrix each, or of none.
+
+    The runtime multiplies stacks without matrices, but no matrices without
+    rows. The shapes differ for no rows alone; what is computed besides, for
+    other numbers of rows, is a copy of the second matrix.
+    """
+    import tensorflow as tf
+
+    left, right = op.inputs
+    turned = op.get_attr("transpose_b")
+    if op.get_attr("transpose_a"):
+        left = tf.transpose(left)
+    if left.shape[0] is not None:
+        stacks = tf.expand_dims(left, 0), tf.expand_dims(right, 0)
+        return tf.squeeze(tf.matmul(*stacks, transpose_b=turned), 0)
+    rows = tf.shape(left)[0]
+    some = tf.minimum(rows, 1)
+    lefts = tf.reshape(left, (some, rows + 1 - some, tf.shape(left)[1]))
+    rights = tf.gather(tf.expand_dims(right, 0), tf.range(some))
+    products = tf.matmul(lefts, rights, transpose_b=turned)
+    # Not a shape that is packed of scalars: see `LayerExecution.with_lead`.
+    columns = op.outputs[0].shape[1:]
+    if None in columns:
+        columns = tf.shape(products)[2:]
+    return tf.reshape(products, tf.concat([tf.shape(left)[:1], columns], 0))
 
 
 def _is_weight(tensor):
     """Returns whether the converter will know a tensor to be constant."""
     op = tensor.op
-    while op.type in _SAME_NUMBERS or (
+    if op.type in _SAME_NUMBERS or (
         op.type == "Cast" and op.inputs[0].dtype.is_floating
     ):
-        op = op.inputs[0].op
+        return all(map(_is_weight, op.inputs))
     return op.type in ("Const", "ReadVariableOp")
 
 

@@ -17,7 +17,6 @@ from keras_embcomp.numerics.distilled import (
     rescaled,
     with_hidden_layer,
 )
-from keras_embcomp.numerics.execution import Execution
 from keras_embcomp.numerics.lookup import take_rows
 
 _SHOWN_ROWS = 1_000_000  # in all epochs
@@ -66,7 +65,7 @@ class _Decoded(keras.layers.Layer):
 
     def call(self, ids):
         narrow = take_rows(self.arrays[0], ids)
-        return self.decoder.decode(Execution(), narrow)
+        return self.decoder.decode(narrow)
 
     @property
     def decoder(self):
@@ -79,7 +78,7 @@ class _Decoded(keras.layers.Layer):
         """Returns the weighted mean of squared errors."""
         total = 0.0
         for part in row_blocks(len(table)):
-            rows = self.decoder.decode(Execution(), self.arrays[0][part])
+            rows = self.decoder.decode(self.arrays[0][part])
             errors = np.square(ops.convert_to_numpy(rows) - table[part])
             total += weights[part] @ errors.mean(axis=1, dtype="float64")
         return total / len(table)

@@ -16,7 +16,6 @@ from keras_embcomp.numerics.distilled import (
     decoded_logits,
     decoded_scores,
 )
-from keras_embcomp.numerics.execution import Execution
 from keras_embcomp.numerics.lookup import from_the_end_once
 
 _LIFT = initializers.Constant(0.05)
@@ -89,7 +88,7 @@ class DistilledTable(Compressed):
         narrow = execution.take(self.embeddings, ids)
         narrow = ops.cast(narrow, self.compute_dtype)
         decoder = self._decoder.cast(execution, narrow.dtype, ids)
-        return decoder.decode(execution, narrow)
+        return decoder.decode(narrow)
 
     def _logit_blocks(self, hidden):
         execution = current_execution()
@@ -108,7 +107,7 @@ class DistilledTable(Compressed):
         embeddings = execution.whole(self.embeddings, "float32")
         decoder = self._decoder.cast(execution, "float32")
         blocks = [
-            decoder.decode(Execution(), embeddings[part])
+            decoder.decode(embeddings[part])
             for part in row_blocks(self._vocabulary)
         ]
         return np.concatenate([ops.convert_to_numpy(b) for b in blocks])

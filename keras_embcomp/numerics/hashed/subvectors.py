@@ -148,7 +148,7 @@ def hashed_rows(
     found = found + ops.expand_dims(beyond, -1)
     pieces = execution.take(subvectors, found)
     width = assignment.num_parts * subvectors.shape[1]
-    return ops.reshape(pieces, (*ops.shape(ids), width))
+    return execution.with_lead(pieces, ids, 0, width)
 
 
 def hashed_logits(
@@ -176,11 +176,14 @@ def hashed_logits(
     else:
         sizes = assignment.sizes
         starts = np.cumsum([0, *sizes[:-1]]).astype("int32")
-        products = _partial_products(tokens, subvectors, assignment)
-        logits = sums_of_rows(execution, products, table + starts)
-        logits = ops.transpose(logits)
-    shape = (*ops.shape(hidden)[:-1], assignment.vocabulary)
-    return ops.reshape(logits, shape)
+        places = table + starts
+
+        def sums(tokens: Tensor) -> Tensor:
+            products = _partial_products(tokens, subvectors, assignment)
+            return ops.transpose(sums_of_rows(execution, products, places))
+
+        logits = execution.of_tokens(sums, tokens)
+    return execution.with_lead(logits, hidden, 1, assignment.vocabulary)
 
 
 def hashed_scores(

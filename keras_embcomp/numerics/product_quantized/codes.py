@@ -166,7 +166,7 @@ def coded_rows(
     codes = ops.cast(execution.gather(codes, ids), "int32")
     beyond = ops.expand_dims(outside * codebooks.shape[0], -1)
     pieces = execution.take(codebooks, _places(codes, codebooks) + beyond)
-    pieces = ops.reshape(pieces, (*ops.shape(ids), projection.shape[0]))
+    pieces = execution.with_lead(pieces, ids, 0, projection.shape[0])
     pieces = ops.cast(pieces, projection.dtype)
     rows = plus_broadcast(ops.matmul(pieces, projection), mean)
     if kept is None:
@@ -205,18 +205,23 @@ def coded_logits(
     """
     vocabulary, width = codes.shape[0], projection.shape[1]
     tokens = ops.reshape(hidden, (-1, width))
-    shape = (*ops.shape(hidden)[:-1], vocabulary)
     codes = ops.cast(execution.kept_out(codes, tokens), "int32")
-    turned = ops.matmul(projection, ops.transpose(tokens))
     few = likely_count(hidden.shape[:-1]) <= _FEW_TOKENS
     summed = few or execution.exporting
     sums = _summed_products if summed else _decoded_products
-    logits = sums(execution, turned, codes, codebooks)
-    offset = ops.matmul(ops.expand_dims(mean, 0), ops.transpose(tokens))
-    logits = plus_broadcast(logits, offset)
-    if kept is not None:
-        logits = _with_kept(execution, logits, tokens, codes, codebooks, kept)
-    return ops.reshape(ops.transpose(logits), shape)
+
+    def logits_of(tokens: Tensor) -> Tensor:
+        turned = ops.matmul(projection, ops.transpose(tokens))
+        logits = sums(execution, turned, codes, codebooks)
+        offset = ops.matmul(ops.expand_dims(mean, 0), ops.transpose(tokens))
+        logits = plus_broadcast(logits, offset)
+        if kept is not None:
+            others = tokens, codes, codebooks, kept
+            logits = _with_kept(execution, logits, *others)
+        return ops.transpose(logits)
+
+    logits = execution.of_tokens(logits_of, tokens)
+    return execution.with_lead(logits, hidden, 1, vocabulary)
 
 
 def coded_scores(

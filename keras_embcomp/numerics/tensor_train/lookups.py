@@ -76,7 +76,7 @@ def tt_rows(
     else:
         rows = (chain if exporting else keras.remat(chain))(*tables)
     width = math.prod(shape[2] for shape in shapes)
-    return ops.reshape(rows, (*ops.shape(ids), width))
+    return execution.with_lead(rows, ids, 0, width)
 
 
 def tt_logits(
@@ -100,10 +100,23 @@ def tt_logits(
     plan = (1,) * len(cores)
     if not execution.exporting:
         plan = plan_logits(shapes, _static_count(hidden.shape[:-1]))
-    lead = ops.shape(hidden)[:-1]
     columns = math.prod(shape[2] for shape in shapes)
-    x, rows = ops.reshape(hidden, (-1, columns)), 1
-    for table in reversed(merged_cores(cores, plan)):
+    merged = merged_cores(cores, plan)
+
+    def logits_of(tokens: Tensor) -> Tensor:
+        logits = _logits_with_padding(tokens, merged)
+        same = logits.shape[-1] == vocabulary
+        return logits if same else logits[:, :vocabulary]
+
+    tokens = ops.reshape(hidden, (-1, columns))
+    logits = execution.of_tokens(logits_of, tokens)
+    return execution.with_lead(logits, hidden, 1, vocabulary)
+
+
+def _logits_with_padding(x: Tensor, cores: Sequence[Tensor]) -> Tensor:
+    """Returns logits of `(tokens, width)`, with those of the padding."""
+    columns, rows = x.shape[-1], 1
+    for table in reversed(cores):
         # (tokens, columns left, J R', rows) -> (tokens, columns left, R I rows)
         mode, rank, column_mode, next_rank = table.shape
         columns //= column_mode
@@ -118,8 +131,7 @@ def tt_logits(
             x = ops.reshape(x, (-1, column_mode * next_rank, rows))
             x = ops.matmul(matrix, x)
         rows *= mode
-    logits = ops.reshape(x, (*lead, rows))
-    return logits if rows == vocabulary else logits[..., :vocabulary]
+    return ops.reshape(x, (-1, rows))
 
 
 def tt_scores(

@@ -4,11 +4,12 @@ import keras
 import numpy as np
 import pytest
 from cases import VOCABULARY, WIDTH
-from random_layers import BOTH, made, model_of
+from random_layers import BOTH, made
 
 from keras_embcomp import (
     DistilledEmbedding,
     LowRankEmbedding,
+    ProductQuantizedSoftmax,
     TTEmbedding,
     export_litert,
 )
@@ -64,9 +65,31 @@ def tied(layer, width):
     return keras.Model(ids, layer(hidden, reverse=True))
 
 
+def of_any_length(layer):
+    """A model of sequences, which may be empty."""
+    if hasattr(layer, "units"):
+        inputs = keras.Input((None, WIDTH), name="x")
+    else:
+        inputs = keras.Input((None,), dtype="int32", name="x")
+    return keras.Model(inputs, layer(inputs))
+
+
+def check_runs_of_no_tokens(path, dtype, item=()):
+    """A file that is called with nothing returns nothing, and goes on."""
+    x = np.arange(3 * np.prod((1, *item), dtype=int)).reshape(1, 3, *item)
+    x = x.astype(dtype)
+    (expected,) = interpreter(path).get_signature_runner()(x=x).values()
+    runner = interpreter(path).get_signature_runner()
+    for inputs in (x[:, :0], x, x[:, :0], x[:0], x):
+        (found,) = runner(x=inputs).values()
+        assert found.shape == (*inputs.shape[:2], expected.shape[-1])
+        if inputs.size:
+            np.testing.assert_array_equal(found, expected)
+
+
 @BOTH
 def test_every_layer_is_exported_in_every_format(case, tmp_path):
-    model = model_of(case, made(case))
+    model = of_any_length(made(case))
     weights = model.get_weights()
     sizes = []
     for table_format in ("float32", *FORMATS):
@@ -74,9 +97,42 @@ def test_every_layer_is_exported_in_every_format(case, tmp_path):
         written = export_litert(model, path, table_format)
         assert written.error < LOST.get(table_format, 1e-5)
         sizes.append(written.bytes)
+        entry = model.inputs[0]
+        check_runs_of_no_tokens(path, entry.dtype, entry.shape[2:])
     assert sizes[1] < sizes[0]
     for before, after in zip(weights, model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("table_format", ["float32", *FORMATS])
+def test_dense_and_tied_layers_run_without_tokens(table_format, tmp_path):
+    ids = keras.Input((None,), dtype="int32", name="x")
+    rows = keras.layers.Embedding(VOCABULARY, WIDTH)(ids)
+    words = LowRankEmbedding(VOCABULARY, WIDTH, rank=4)
+    back = words(rows + words(ids), reverse=True)
+    scores = keras.layers.Dense(VOCABULARY, activation="relu")(rows)
+    model = keras.Model(ids, back + scores)
+    written = export_litert(model, tmp_path / "a.tflite", table_format)
+    check_runs_of_no_tokens(written.path, "int32")
+
+
+def test_scales_of_blocks_are_of_no_rows_too(tmp_path):
+    layer = LowRankEmbedding(VOCABULARY, 200, rank=130)  # blocks of 128
+    path = tmp_path / "a.tflite"
+    export_litert(of_any_length(layer), path, "int4")
+    check_runs_of_no_tokens(path, "int32")
+
+
+@pytest.mark.parametrize("table_format", ["float32", "float16"])
+@pytest.mark.parametrize("number", [1e5, np.inf])
+def test_large_hidden_states_find_the_rows(number, table_format, tmp_path):
+    layer = ProductQuantizedSoftmax(VOCABULARY, 3, 4, activation=None)
+    model = of_any_length(layer)
+    path = tmp_path / "a.tflite"
+    export_litert(model, path, table_format)
+    hidden = np.full((1, 2, WIDTH), number, "float32")
+    (found,) = interpreter(path).get_signature_runner()(x=hidden).values()
+    np.testing.assert_allclose(found, model(hidden), rtol=0.01, atol=2e3)
 
 
 @pytest.mark.parametrize("width", [63, 64, 300])
