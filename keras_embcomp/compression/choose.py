@@ -21,6 +21,7 @@ from keras_embcomp.numerics.blocks import squared_norms
 Try: TypeAlias = tuple[Method, str | None]
 
 _SHARES = (0.5, 0.7, 1.0, 1.4, 2.0)
+_SMALL = 1e-3  # of the budget: a table that is kept
 _RATIOS = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
 
 
@@ -83,8 +84,37 @@ def plan_compression(
     if budget is None:
         assert ratio is not None  # by `check_goal`
         budget = held / ratio
-    if len(tables) == 1:
-        return CompressionPlan([best_plan(tables[0], budget, tries)])
+    return CompressionPlan(_within(tables, budget, tries))
+
+
+def _within(tables, budget, tries):
+    """Returns one plan a table, which together keep to a budget.
+
+    Tables that are small beside the budget are kept, as nothing is to be gained
+    of them: a table that is alone then is fitted to one budget, not to several.
+    """
+    small, sizes = set(), sorted((t.bytes, n) for n, t in enumerate(tables))
+    left = budget
+    for held, number in sizes:
+        if held > _SMALL * budget or len(small) == len(tables) - 1:
+            break
+        small.add(number)
+        left -= held
+    large = [t for n, t in enumerate(tables) if n not in small]
+    if len(large) == 1:
+        plans = [best_plan(large[0], left, tries)]
+    else:
+        plans = _of_several(large, left, tries)
+    found = iter(plans)
+    return [
+        _kept(table) if number in small else next(found)
+        for number, table in enumerate(tables)
+    ]
+
+
+def _of_several(tables, budget, tries):
+    """Returns one plan a table, from plans for several budgets of each."""
+    held = sum(table.bytes for table in tables)
     curves = []
     for table in tables:
         fair = budget * table.bytes / held
@@ -92,7 +122,7 @@ def plan_compression(
         if not any(plans):
             plans = [_smallest(table, tries)]
         curves.append([_kept(table), *filter(None, plans)])
-    return CompressionPlan(_divided(tables, curves, budget, tries))
+    return _divided(tables, curves, budget, tries)
 
 
 def check_goal(
@@ -197,11 +227,15 @@ def _plan(table, method, number_format, arguments, held):
 
 def _nearest(table, max_error, tries):
     """Returns the smallest plan within an error; keeps the layer if none is."""
-    for ratio in _RATIOS:
+    *ratios, least = _RATIOS
+    largest = _best(table, table.bytes / least, tries)
+    if largest is None or largest.error > max_error:
+        return _kept(table)  # as fewer bytes lose more
+    for ratio in ratios:
         plan = _best(table, table.bytes / ratio, tries)
         if plan is not None and plan.error <= max_error:
             return plan
-    return _kept(table)
+    return largest
 
 
 def _kept(table):

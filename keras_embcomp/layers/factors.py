@@ -96,12 +96,14 @@ class RoundedFactor:
         self, factor: Tensor, scales: tuple[Array, Array | None] | None = None
     ) -> None:
         """Assigns floats, rounded to the scales, or to those that fit best."""
-        rows = np.reshape(ops.convert_to_numpy(factor), (self.shape[0], -1))
+        if not isinstance(factor, np.ndarray):
+            factor = ops.convert_to_numpy(factor)  # which copies arrays, too
+        rows = np.reshape(factor, (self.shape[0], -1))
         column_scales, steps = scales or fitted_scales(rows, self.form)
         self.column_scales.assign(column_scales)
         if self.steps is not None:
             self.steps.assign(steps)
-        self._assign(rows.astype("float32"))
+        self._assign(rows.astype("float32", copy=False))
 
     def _assign(self, rows):
         raise NotImplementedError

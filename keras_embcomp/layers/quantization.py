@@ -240,10 +240,11 @@ class Quantizable(keras.layers.Layer):
             type(self).build(self, **shapes.get("shapes_dict", shapes))
         self._follow_trainable()
         for name, factor in self._factors.items():
+            values = factors.pop(name)  # then it takes no more memory
             if name in scales:
-                factor.assign(factors[name], scales[name])
+                factor.assign(values, scales[name])
             else:
-                factor.assign(factors[name])
+                factor.assign(values)
         self._assign_others(others)
 
     def _follow_trainable(self):

@@ -16,6 +16,7 @@ from keras_embcomp import (
     plan_compression,
     to_keras,
 )
+from keras_embcomp.compression import choose
 
 WORDS, WIDTH, UNITS = 600, 24, 1_200
 
@@ -246,6 +247,44 @@ def test_plans_are_printed_edited_and_kept(model, plan, tmp_path):
     assert isinstance(small.get_layer("tied"), layers.ReversibleEmbedding)
     with pytest.raises(ValueError, match="as `to_json` writes it"):
         CompressionPlan.from_json('{"tables": [{"layer": 1}')
+
+
+def test_a_small_table_costs_no_more_plans(generator, monkeypatch):
+    """A table of two rows is kept, and the other is fitted to one budget."""
+    ids, kinds = (keras.Input((5,), dtype="int32") for _ in range(2))
+    words = layers.Embedding(6_000, WIDTH)
+    rows = words(ids) + layers.Embedding(2, WIDTH)(kinds)
+    model = keras.Model([ids, kinds], rows)
+    words.set_weights([correlated(generator, 6_000)])
+    budgets = []
+    best = choose._best
+
+    def counted(table, max_bytes, tries):
+        budgets.append(max_bytes)
+        return best(table, max_bytes, tries)
+
+    monkeypatch.setattr(choose, "_best", counted)
+    large, small = plan_compression(model, max_bytes=200_000).tables
+    assert budgets == [200_000 - 4 * 2 * WIDTH]
+    assert small.method == "keep"
+    assert 150_000 < large.bytes_after <= budgets[0]
+
+
+def test_an_error_out_of_reach_costs_one_plan(generator, monkeypatch):
+    words = layers.Embedding(6_000, WIDTH)
+    model = keras.Sequential([keras.Input((5,), dtype="int32"), words])
+    words.set_weights([correlated(generator, 6_000)])
+    budgets = []
+    best = choose._best
+
+    def counted(table, max_bytes, tries):
+        budgets.append(max_bytes)
+        return best(table, max_bytes, tries)
+
+    monkeypatch.setattr(choose, "_best", counted)
+    (plan,) = plan_compression(model, max_error=1e-300).tables
+    assert plan.method == "keep"
+    assert budgets == [4 * 6_000 * WIDTH / 2]
 
 
 def test_the_method_can_be_chosen(model):

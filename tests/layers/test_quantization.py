@@ -1,5 +1,7 @@
 """Number formats: the laws of both sides hold for factors of 8 and 4 bits."""
 
+import tracemalloc
+
 import contract
 import keras
 import numpy as np
@@ -254,3 +256,14 @@ def test_refuses_what_it_cannot_do_in_words(mode):
         in_bytes.quantize(mode)
     with pytest.raises(ValueError, match="`fake_quantization` must be int8"):
         keras_embcomp.LowRankEmbedding(9, 4, 2, fake_quantization="int3")
+
+
+def test_quantizing_takes_one_copy_of_a_factor(generator):
+    layer = keras_embcomp.LowRankEmbedding(150_000, 64, rank=64)
+    layer.build()
+    factor = 4 * 150_000 * 64
+    tracemalloc.start()  # of NumPy's arrays, beside the factor itself
+    layer.quantize("int4")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.75 * factor
