@@ -93,7 +93,8 @@ def _within(tables, budget, tries):
     Tables that are small beside the budget are kept, as nothing is to be gained
     of them: a table that is alone then is fitted to one budget, not to several.
     """
-    small, sizes = set(), sorted((t.bytes, n) for n, t in enumerate(tables))
+    small: set[int] = set()
+    sizes = sorted((t.bytes, n) for n, t in enumerate(tables))
     left = budget
     for held, number in sizes:
         if held > _SMALL * budget or len(small) == len(tables) - 1:

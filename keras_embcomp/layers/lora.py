@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import keras
 import numpy as np
 from keras import initializers
 
@@ -125,6 +126,16 @@ class Adaptable(Quantizable):
         )
         self._freeze_table()
 
+    @property
+    def trainable(self):
+        """Whether the layer trains: with a difference, that and a bias."""
+        return super().trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        keras.Layer.trainable.fset(self, value)
+        self._freeze_table()
+
     def _freeze_table(self):
         if not self.lora_enabled:
             return
@@ -161,7 +172,7 @@ class Adaptable(Quantizable):
         with rebuilt(self, [self.lora_embeddings_a, self.lora_embeddings_b]):
             self.lora_embeddings_a = self.lora_embeddings_b = None
         self.lora_rank = self.lora_alpha = None
-        self._follow_trainable()
+        self._spread_trainable()
 
     def _pack_difference(self):
         """Stores the rows of the difference in 8 bits; for inference only."""

@@ -238,7 +238,7 @@ class Quantizable(keras.layers.Layer):
         with rebuilt(self):
             # Not `self.build`, with which Keras would change the layer's path.
             type(self).build(self, **shapes.get("shapes_dict", shapes))
-        self._follow_trainable()
+        self._spread_trainable()
         for name, factor in self._factors.items():
             values = factors.pop(name)  # then it takes no more memory
             if name in scales:
@@ -247,10 +247,12 @@ class Quantizable(keras.layers.Layer):
                 factor.assign(values)
         self._assign_others(others)
 
-    def _follow_trainable(self):
-        """Makes the weights train if the layer does."""
-        # TensorFlow drops an assignment of what is there to an attribute.
-        type(self).trainable.fset(self, self.trainable)
+    def _spread_trainable(self):
+        """Tells all weights whether the layer trains.
+
+        On TensorFlow, an assignment of the value that it has does nothing.
+        """
+        keras.Layer.trainable.fset(self, self.trainable)
 
     def _copy_others(self, layer: "Quantizable") -> None:
         """Assigns the weights of a like layer that belong to no factor."""

@@ -16,6 +16,7 @@ from keras_embcomp import (
     LowRankEmbedding,
     ProductQuantizedEmbedding,
     compressed_crossentropy,
+    export_litert,
     resize_vocabulary,
     to_keras,
 )
@@ -265,3 +266,56 @@ def test_says_what_is_wrong():
         layer.enable_lora(2)
     with pytest.raises(ValueError, match="`lora_rank` must be a positive"):
         LowRankEmbedding(50, 8, rank=3, lora_rank=0)
+
+
+@BOTH
+def test_a_table_stays_frozen_when_the_layer_thaws(case):
+    layer = adapted(case)
+    names = [weight.name for weight in layer.trainable_weights]
+    for owner in (layer, model_of(case, layer)):
+        owner.trainable = False
+        assert not layer.trainable_weights
+        owner.trainable = True
+        assert [weight.name for weight in layer.trainable_weights] == names
+    layer.merge_lora()
+    assert "lora_embeddings_a" not in [w.name for w in layer.trainable_weights]
+    assert layer.trainable_weights
+
+
+@pytest.mark.tensorflow_only
+@pytest.mark.parametrize("before", [None, "int8"])
+@pytest.mark.parametrize("table_format", ["int8", "int4"])
+def test_files_have_bytes_of_the_difference(table_format, before, tmp_path):
+    layer = LowRankEmbedding(5_000, 64, rank=16)
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    states = keras.layers.Dense(64)(layer(ids))
+    model = keras.Model(ids, layer(states, reverse=True))
+    if before is not None:
+        layer.quantize(before)
+    layer.enable_lora(8, b_initializer="random_normal")
+    weights = model.get_weights()
+    written = export_litert(model, tmp_path / "a.tflite", table_format)
+    bits = 4 if (before or table_format) == "int4" else 8
+    held = 5_000 * (16 * bits // 8 + 8)  # and a few numbers for each row
+    assert held < written.bytes < held + 80_000
+    assert written.error < (0.05 if bits == 8 else 0.2)
+    for old, new in zip(weights, model.get_weights(), strict=True):
+        assert_equal(new, old)
+
+
+@pytest.mark.tensorflow_only
+@BOTH
+def test_files_compute_with_the_difference(case, tmp_path):
+    layer = adapted(case)
+    inputs = inputs_of(case)
+    item = inputs.shape[2:] if case in EMBEDDINGS else (WIDTH,)
+    entry = keras.Input((None, *item), dtype=str(inputs.dtype), name="x")
+    model = keras.Model(entry, layer(entry))
+    for table_format, lost in (("float32", 1e-5), ("int8", 0.03)):
+        from ai_edge_litert.interpreter import Interpreter
+
+        path = tmp_path / "a.tflite"
+        assert export_litert(model, path, table_format).error < lost
+        runner = Interpreter(str(path)).get_signature_runner()
+        (found,) = runner(x=np.zeros((1, 0, *item), inputs.dtype)).values()
+        assert found.shape[:2] == (1, 0)

@@ -147,6 +147,8 @@ def _quantize(layer, mode):
         return
     if layer.quantization_mode is None and layer._factors:
         layer.quantize(mode)
+    if layer.lora_enabled:
+        layer._pack_difference()
 
 
 def _stored(layer, bits):
