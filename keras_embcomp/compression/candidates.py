@@ -5,6 +5,7 @@ from typing import Any
 from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.layers.base import Compressed, weight_bytes
 from keras_embcomp.layers.method import Arguments, Method, Shape
+from keras_embcomp.layers.quantization import quantized_policy
 
 _BYTES = {None: 4.0, "int8": 1.0, "int4": 0.5}
 _TRIES = 6
@@ -86,7 +87,9 @@ def fitted(
     if method.slow_fit:
         arguments["verbose"] = verbose
     side: Any = method.embedding if is_input else method.softmax
-    layer = side.from_dense(table, **arguments)
     if number_format is not None:
-        layer.quantize(number_format)
-    return layer
+        # Made in its format: floats of all its factors need not be held.
+        arguments["dtype"] = quantized_policy(
+            number_format, arguments.get("dtype", "float32")
+        )
+    return side.from_dense(table, **arguments)

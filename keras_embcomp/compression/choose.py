@@ -1,9 +1,11 @@
 """Chooses a method and its sizes for each table of a model."""
 
+import gc
 from typing import Any, TypeAlias
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_embcomp.checks import frequency_weights, positive_number
 from keras_embcomp.compression.candidates import (
@@ -15,7 +17,7 @@ from keras_embcomp.compression.plan import CompressionPlan, TablePlan
 from keras_embcomp.layers.method import Method
 from keras_embcomp.layers.methods import METHODS, method_named
 from keras_embcomp.models.find import Table, tables_of
-from keras_embcomp.numerics.blocks import squared_norms
+from keras_embcomp.numerics.blocks import row_blocks, squared_norms
 
 # A method and a number format.
 Try: TypeAlias = tuple[Method, str | None]
@@ -307,5 +309,16 @@ def _relative_error(method, number_format, arguments, table, counts):
         lost = method.expected_loss(table, weights, **arguments)
     else:
         layer = fitted(method, number_format, arguments, table, counts)
-        lost = weights @ squared_norms(layer.to_dense() - table)
+        lost = sum(
+            weights[part] @ squared_norms(_rows(layer, part) - table[part])
+            for part in row_blocks(len(table))
+        )
+        del layer
+        gc.collect()  # Keras' layers are cycles, and tables may be large
     return float(np.sqrt(lost / squares))
+
+
+def _rows(layer, part):
+    """Returns a range of rows of a layer's table, without the others."""
+    ids = np.arange(part.start, part.stop, dtype="int32")
+    return ops.convert_to_numpy(ops.cast(layer.rows(ids), "float32"))

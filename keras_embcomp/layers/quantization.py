@@ -270,6 +270,18 @@ class Quantizable(keras.layers.Layer):
         return {**config, "fake_quantization": self.fake_quantization}
 
 
+def quantized_policy(mode: str, policy: Any) -> str:
+    """Returns the name of the dtype policy of a layer after `quantize(mode)`.
+
+    Args:
+        mode: `"int8"` or `"int4"`.
+        policy: The layer's policy of floats, or its name.
+    """
+    _check_mode(mode)
+    name = _name(mode, quantization_config(mode, None))
+    return f"{name}_from_{keras.dtype_policies.get(policy).name}"
+
+
 def _check_mode(mode):
     if mode not in _BITS:
         raise NotImplementedError(
