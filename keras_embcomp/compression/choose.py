@@ -42,13 +42,13 @@ def plan_compression(
     """Returns how to compress the vocabulary tables of a trained model.
 
     Looks at every `Embedding`, `ReversibleEmbedding` (its two sides are one
-    table) and `Dense` of 1,000 units or more that has more units than inputs,
-    in nested models and `TimeDistributed` too. Methods and number formats are
+    table, or two that are not tied) and `Dense` of 1,000 units or more that
+    has more units than inputs, wherever the model holds them. Methods and number formats are
     tried on the tables themselves, of which k-means sees a sample; nothing is
     copied or changed.
 
     Args:
-        model: Built Functional or Sequential model.
+        model: Built model of any class.
         ratio: Number above 1: bytes of the tables before, over those after.
         max_error: Number between 0 and 1: the largest relative error of a
             table. One of `ratio`, `max_error` and `max_bytes` must be given.

@@ -26,19 +26,20 @@ def compress(
 ) -> keras.Model:
     """Returns a copy of a trained model with its vocabulary tables compressed.
 
-    Layers keep their names, and all others their weights. The model stays as
-    it is. If it is compiled, so is the copy, with a new optimizer.
+    The copy has the class, the attributes and the ties of the model. Layers
+    keep their names, and all others their weights. The model stays as it is. If it is compiled, so is the copy, with a new optimizer.
 
     Args:
-        model: Built Functional or Sequential model.
+        model: Built model of any class, whose layers can be made again
+            from their config.
         plan: A `CompressionPlan`; `None` makes one from `goal`.
         verbose: 1 prints the plan and shows progress, 0 nothing.
         **goal: Arguments of `plan_compression`, such as `ratio=20`. Beside a
             plan, `frequencies` only.
 
     Raises:
-        ValueError: as `plan_compression`, and if the plan names layers that
-            the model does not have.
+        ValueError: as `plan_compression`, if the plan names layers that the
+            model does not have, or if a layer cannot be made again.
 
     Example:
 

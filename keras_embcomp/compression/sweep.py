@@ -125,7 +125,7 @@ def sweep(
     Ratios that a method does not reach have no row.
 
     Args:
-        model: Built Functional or Sequential model, or a table of shape
+        model: Built model of any class, or a table of shape
             `(vocabulary, width)`.
         ratios: Numbers above 1: bytes before over bytes after.
         methods: Names of methods, as `plan_compression` takes them.

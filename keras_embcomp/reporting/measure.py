@@ -36,7 +36,7 @@ def report(
     stays as it is.
 
     Args:
-        model: Built Functional or Sequential model, or one built layer.
+        model: Built model of any class, or one built layer.
         baseline: The same before it was compressed. If given, each table is
             compared with that of the layer of the same path, or else of the
             same name.

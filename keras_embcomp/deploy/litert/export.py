@@ -66,7 +66,8 @@ def export_litert(
     inputs and outputs.
 
     Args:
-        model: Functional or Sequential Keras model.
+        model: Keras model with named inputs: a Functional or Sequential
+            one, or a subclass of these, such as those of keras-hub.
         path: File to write or to replace, in a folder that exists.
         table_format: `"float32"`, `"float16"`, `"int8"` or `"int4"`: how the
             vocabulary tables are stored, those of compressed layers and of

@@ -53,7 +53,8 @@ def export_serving(
     compressed layers, bytes and versions of packages.
 
     Args:
-        model: Functional or Sequential Keras model.
+        model: Keras model with named inputs: a Functional or Sequential
+            one, or a subclass of these, such as those of keras-hub.
         path: Folder of the served model, made if it does not exist. The files
             go to `path/<version>`, which must not exist.
         version: Integer above 0. By default the number after the highest one
