@@ -27,7 +27,8 @@ def compress(
     """Returns a copy of a trained model with its vocabulary tables compressed.
 
     The copy has the class, the attributes and the ties of the model. Layers
-    keep their names, and all others their weights. The model stays as it is. If it is compiled, so is the copy, with a new optimizer.
+    keep their names, and all others their weights. The model stays as it is.
+    If it is compiled, so is the copy, with a new optimizer.
 
     Args:
         model: Built model of any class, whose layers can be made again
