@@ -216,8 +216,11 @@ class Adaptable(Quantizable):
             }
         )
         plain.build((None, table.shape[1]))
-        if self.bias is not None:
-            plain.bias.assign(self.bias)
+        # The bias, and what a fit starts from: the places of words in groups.
+        difference = {id(self.lora_embeddings_a), id(self.lora_embeddings_b)}
+        plain._assign_others(
+            weight for weight in self._others() if id(weight) not in difference
+        )
         plain._fit(table, frequencies=frequencies)
         self._drop_difference()
         for name, factor in self._factors.items():

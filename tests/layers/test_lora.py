@@ -182,15 +182,13 @@ def test_a_full_size_merges_without_loss(case):
     layer = case.layer.from_dense(made(case).to_dense(), **case.full)
     layer.enable_lora(2, b_initializer="ones")
     limit = 1e-3 if "hidden" in str(case) else 1e-5
-    if layer.merge_lora() > limit:
-        assert "Distilled" in str(case)  # fitted by steps
-        assert "hidden" in str(case)
+    assert layer.merge_lora() < limit
 
 
 def test_words_of_groups_keep_their_places(generator):
     table = generator.normal(size=(VOCABULARY, WIDTH)).astype("float32")
     counts = generator.permutation(VOCABULARY) + 1
-    structure = {"group_sizes": (7, 300), "group_ranks": (12, 5)}
+    structure = {"group_sizes": (7, 300), "group_ranks": (7, 5)}
     layer = GroupReduceEmbedding.from_dense(
         table, **structure, frequencies=counts
     )
@@ -213,11 +211,12 @@ def test_of_the_constructor():
 def test_half_and_double_precision(dtype):
     layer = LowRankEmbedding(50, 8, rank=3, dtype=dtype)
     layer.build()
+    ids = np.arange(50)
+    before = layer(ids).dtype
     layer.enable_lora(2, b_initializer="ones")
     assert layer.lora_embeddings_a.dtype == "float32"
-    ids = np.arange(50)
     rows = layer(ids)
-    assert keras.backend.standardize_dtype(rows.dtype) == layer.compute_dtype
+    assert rows.dtype == before
     rows = ops.convert_to_numpy(ops.cast(rows, "float32"))
     assert_close(rows, layer.to_dense(), rtol=0.02, atol=0.02)
 
