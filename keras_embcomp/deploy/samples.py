@@ -80,15 +80,15 @@ def _sample(name, value, model, shapes):
 
 
 def _array(name, value, spec, shape):
-    array = np.asarray(value)
-    if spec.dtype == "string":
-        kind = "string" if array.dtype.kind in "OSU" else str(array.dtype)
-    else:
-        try:
+    try:
+        array = np.asarray(value)
+        if spec.dtype == "string" and array.dtype.kind in "OSU":
+            kind = "string"
+        else:
             kind = keras.backend.standardize_dtype(array.dtype)
-        except (ValueError, TypeError):
-            rule = f"have arrays of {spec.dtype} for {spec.name}"
-            raise _wrong(name, rule, f"{value!r}") from None
+    except (ValueError, TypeError):
+        rule = f"have arrays of {spec.dtype} for {spec.name}"
+        raise _wrong(name, rule, f"{value!r}") from None
     whole = keras.backend.is_int_dtype(spec.dtype)
     if whole and not keras.backend.is_int_dtype(kind):
         raise _wrong(name, f"have integers for {spec.name}", f"dtype {kind}")

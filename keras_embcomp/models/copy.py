@@ -288,7 +288,8 @@ def _copy_by_store(old, new):
 
 def _check_nothing_left(model, copy, layers):
     """Raises if a weight of the copy holds a table that was replaced."""
-    kept = {id(v) for p in dense_places(copy) for v in p.layer.variables}
+    own = [*layers.values(), *(place.layer for place in dense_places(copy))]
+    kept = {id(variable) for layer in own for variable in layer.variables}
     for old in every_layer(model):
         if id(old) not in layers or is_ours(old):
             continue

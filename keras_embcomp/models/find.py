@@ -140,8 +140,8 @@ class Table(NamedTuple):
 
 def tables_of(model: keras.Model, frequencies: Any = None) -> list[Table]:
     """Returns the dense vocabulary tables of a model."""
-    chosen = dense_places(model)
-    if not chosen:
+    tables = dense_tables_of(model)
+    if not tables:
         found = places(model)
         looked = ", ".join(
             f"{path} ({type(layer).__name__}"
@@ -155,16 +155,21 @@ def tables_of(model: keras.Model, frequencies: Any = None) -> list[Table]:
             f"{LEAST_UNITS:,} units or more and more units than inputs. "
             f"Received: {looked or 'no layers'}"
         )
+    counts = counts_of(frequencies, {t.path: len(t.values) for t in tables})
+    return [t._replace(counts=counts.get(t.path)) for t in tables]
+
+
+def dense_tables_of(model: keras.Model) -> list[Table]:
+    """Returns the dense vocabulary tables of a model, if there are any."""
     tables = []
-    for path, layer in chosen:
+    for path, layer in dense_places(model):
         held = dense_tables(layer)
         for name, values, arguments, is_input in held:
             own = path if len(held) == 1 else f"{path}/{name}"
             values = np.asarray(values, "float32")
             finite_table(f"the table of {own}", values)
             tables.append(Table(own, layer, values, None, arguments, is_input))
-    counts = counts_of(frequencies, {t.path: len(t.values) for t in tables})
-    return [t._replace(counts=counts.get(t.path)) for t in tables]
+    return tables
 
 
 def dense_places(model: keras.Model) -> list[Place]:

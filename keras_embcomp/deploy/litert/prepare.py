@@ -13,14 +13,10 @@ from keras_embcomp.layers.base import (
 from keras_embcomp.layers.distilled.table import DistilledTable
 from keras_embcomp.layers.execution import current_execution
 from keras_embcomp.layers.factors import PackedFactor, in_numpy
-from keras_embcomp.layers.from_keras import dense_parts, embedding_parts
 from keras_embcomp.layers.softmax import CompressedSoftmax
 from keras_embcomp.models.copy import replaced
-from keras_embcomp.models.find import (
-    compressed_places,
-    dense_places,
-    is_embedding,
-)
+from keras_embcomp.models.find import compressed_places, dense_tables_of
+from keras_embcomp.models.replace import replacements
 from keras_embcomp.numerics.quantized import Format
 from keras_embcomp.numerics.streaming import RowScores, products
 
@@ -41,10 +37,9 @@ def formatted(models, table_format):
     if table_format == "float32":
         return _in_float32(joint, models)
     bits = FORMATS[table_format]
-    copy = replaced(
-        joint,
-        {id(layer): _stored(layer, bits) for _, layer in dense_places(joint)},
-    )
+    tables = dense_tables_of(joint)
+    stored = {table.path: _stored(table, bits) for table in tables}
+    copy = replaced(joint, replacements(tables, stored))
     _for_inference(copy, table_format)
     if bits is None:
         for variable in copy.variables:
@@ -151,13 +146,10 @@ def _quantize(layer, mode):
         layer._pack_difference()
 
 
-def _stored(layer, bits):
-    """Returns a layer with the table of a dense one in some bits."""
-    if is_embedding(layer):
-        table, arguments = embedding_parts(layer)
-        return _StoredEmbedding.from_dense(table, bits=bits, **arguments)
-    table, arguments = dense_parts(layer)
-    return _StoredDense.from_dense(table, bits=bits, **arguments)
+def _stored(table, bits):
+    """Returns a layer with a dense table in some bits."""
+    cls = _StoredEmbedding if table.is_input else _StoredDense
+    return cls.from_dense(table.values, bits=bits, **table.arguments)
 
 
 class _StoredTable(Compressed):
