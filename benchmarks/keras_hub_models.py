@@ -112,6 +112,8 @@ COLUMNS = (
     "generate",
     ".keras",
     "preset",
+)
+OF_EXPORTS = (
     "LiteRT before (KB)",
     "after (KB)",
     "SavedModel before (KB)",
@@ -369,10 +371,10 @@ def shown(value):
     return value if isinstance(value, str) else f"{value:.0e}"
 
 
-def cells(row, loaded):
+def cells(row, loaded, with_exports):
     before, after = (row.get(f"exports {x}") for x in ("before", "after"))
     sizes = []
-    for kind in (0, 1):
+    for kind in (0, 1) if with_exports else ():
         for one in (before, after):
             held = isinstance(one, list | tuple)
             sizes.append(f"{one[kind] / 1e3:.0f}" if held else shown(one))
@@ -416,8 +418,9 @@ def main():
     )
     loaded = json.loads((options.folder / "loaded.json").read_text())
     chosen = [rows[name] for name in options.classes or every]
-    table = [cells(r, loaded) for r in chosen if "left out" not in r]
-    print(markdown([COLUMNS, *table]))
+    exports = options.exports
+    table = [cells(r, loaded, exports) for r in chosen if "left out" not in r]
+    print(markdown([(*COLUMNS, *(OF_EXPORTS if exports else ())), *table]))
     print()
     for row in chosen:
         if "left out" in row:
