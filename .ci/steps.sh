@@ -11,6 +11,7 @@
 AT_ONCE=2
 SHOWN="coverage" # steps whose whole log is shown
 queue=() # started and not yet reported
+times=()
 failed=()
 left_out=()
 
@@ -51,6 +52,7 @@ report() { # the steps that are over, up to the first that still runs
 
 report_one() { # report_one NAME CODE SECONDS
   local log=$logs/$1.log
+  times+=("$1 $3,")
   case $2 in
     0)
       echo "ok       $1 ($3 s): $(last_line "$log")"
@@ -93,6 +95,7 @@ needed() { # needed NAME COMMAND...: nothing else can run without this step
 }
 
 summary() { # and the exit status
+  echo "Seconds: ${times[*]} in all $SECONDS."
   if [ ${#left_out[@]} -gt 0 ]; then echo "Left out: ${left_out[*]}"; fi
   if [ ${#failed[@]} -gt 0 ]; then
     echo "FAILED: ${failed[*]}"

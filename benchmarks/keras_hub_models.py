@@ -106,7 +106,7 @@ COLUMNS = (
     "tables",
     "weights before (KB)",
     "after (KB)",
-    "low rank int8",
+    "low rank",
     "product codes",
     "fit",
     "generate",

@@ -159,7 +159,8 @@ def test_where_all_is_there_nothing_is_installed(machine):
     steps = named(lines, "ok")
     assert steps[:2] == ["environment", "install"]
     assert {"package", "example-browser", "tests", "coverage"} < set(steps)
-    assert len(steps) == len(lines) - 2  # with a line of the coverage
+    assert lines[-2].startswith("Seconds: environment 0, install 0, ")
+    assert len(steps) == len(lines) - 3  # with a line of the coverage
 
 
 def test_a_browser_is_installed_beside_another_nodejs(machine):
