@@ -4,8 +4,9 @@ import inspect
 import warnings
 from typing import Any
 
-import keras
 import numpy as np
+
+from keras_embcomp.layers.lora import Adaptable
 
 _KINDS = ("initializer", "regularizer", "constraint")
 
@@ -64,7 +65,7 @@ def _parts_of(cls, kind):
     names = (
         name
         for base in cls.__mro__
-        if issubclass(base, keras.Layer)
+        if issubclass(base, Adaptable)
         for name in inspect.signature(base.__init__).parameters
         if name.endswith(f"_{kind}")
     )

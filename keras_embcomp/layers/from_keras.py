@@ -60,7 +60,6 @@ def embedding_parts(layer: keras.Layer) -> tuple[Array, dict[str, Any]]:
         ValueError: for another layer, or one that is unbuilt, quantized, or
             does more than a tied table.
     """
-    found = _input_parts(layer)
     if not getattr(layer, "tie_weights", True):
         raise ValueError(
             "`layer` must tie its two sides; `compress` and `replace_layers` "
@@ -79,7 +78,7 @@ def embedding_parts(layer: keras.Layer) -> tuple[Array, dict[str, Any]]:
             "`replace_layers` take one that does. Received: "
             f"combiner={layer.combiner} in layer '{layer.name}'"
         )
-    return found
+    return _input_parts(layer)
 
 
 def is_bag(layer: keras.Layer) -> bool:

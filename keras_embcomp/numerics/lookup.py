@@ -58,8 +58,11 @@ def widened(ids: ArrayLike) -> Tensor:
 
 
 def likely_count(shape: Iterable[int | None]) -> int:
-    """Returns the product of sizes; an unknown size counts 32, as in Keras."""
-    return math.prod(32 if size is None else size for size in shape)
+    """Returns the product of sizes; an unknown size counts 32, as in Keras.
+
+    An unknown size is `None`, or an expression where JAX infers shapes.
+    """
+    return math.prod(size if isinstance(size, int) else 32 for size in shape)
 
 
 def inside_and_outside(

@@ -109,8 +109,8 @@ class Tied(keras.Model):
 class OwnStep(keras.Model):
     """Made of inputs and outputs, with a train step of its own."""
 
-    def train_step(self, data):
-        return super().train_step(data)
+    def train_step(self, *args):  # the state and the data on JAX
+        return super().train_step(*args)
 
 
 def ids_of(size=WORDS, shape=(5, 6)):

@@ -208,4 +208,5 @@ def _digits(
 def _static_count(shape: Sequence[int | None]) -> int:
     """Returns the product of sizes; at least 1,024 if one is not known."""
     count = likely_count(shape)
-    return max(count, 1_024) if None in tuple(shape) else count
+    known = all(isinstance(size, int) for size in shape)
+    return count if known else max(count, 1_024)
