@@ -9,7 +9,13 @@ import pytest
 from contract import assert_close
 from keras import layers, ops
 
-from keras_embcomp import compress, export_litert, export_serving, to_keras
+from keras_embcomp import (
+    LowRankEmbedding,
+    compress,
+    export_litert,
+    export_serving,
+    to_keras,
+)
 
 WORDS, WIDTH, LENGTH, BATCH = 1_501, 16, 6, 3
 pytestmark = pytest.mark.tensorflow_only
@@ -188,6 +194,10 @@ def test_compress_fit_and_export(make, tmp_path):
     data = {name: tf.constant(value) for name, value in inputs.items()}
     given = data if len(data) > 1 else next(iter(data.values()))
     targets = keras.tree.map_structure(tf.zeros_like, small(given))
+    if not small.trainable_weights:  # all of it in 4 bits
+        for layer in small.layers:
+            if isinstance(layer, LowRankEmbedding):
+                layer.enable_lora(2)
     small.compile("adam", "mse")
     small.fit(
         tf.data.Dataset.from_tensors((given, targets)),

@@ -220,8 +220,9 @@ def _samples_by_model(samples, models, sizes, calibration, before):
     first = models["serving_default"]
     given = given_samples(samples, first, input_shapes(first, **sizes))
     for name, model in models.items():
-        names = {spec.name for spec in model.inputs}
-        if names <= set(given[0]):
+        # In the order of its inputs.
+        names = [spec.name for spec in model.inputs]
+        if set(names) <= set(given[0]):
             found[name] = [{n: one[n] for n in names} for one in given]
     return found
 
