@@ -89,8 +89,6 @@ SIZES = {
 }
 OF_CLIP = {"max_sequence_length": LENGTH, "embedding_dim": 32}
 OF_CLASS = {
-    "SmolLM3Backbone": {"layer_types": ["full_attention"]},
-    "RoformerV2Backbone": {"head_size": 16},
     "CLIPTextEncoder": OF_CLIP,
     "MetaCLIP2TextEncoder": OF_CLIP,
     "SigLIPTextEncoder": OF_CLIP,

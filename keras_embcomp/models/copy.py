@@ -296,11 +296,12 @@ def _check_nothing_left(model, copy, layers):
         for table in old.variables:
             if len(table.shape) != 2:
                 continue
-            values = ops.convert_to_numpy(table)
             for variable in copy.variables:
                 if id(variable) in kept or variable.shape != table.shape:
                     continue
-                if np.array_equal(ops.convert_to_numpy(variable), values):
+                if np.array_equal(
+                    *map(ops.convert_to_numpy, (variable, table))
+                ):
                     raise RuntimeError(
                         "The table of layer "
                         f"'{old.name}' is still in the copy, as "

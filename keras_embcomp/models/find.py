@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_embcomp._compat import call_arguments, children, every_layer
+from keras_embcomp._compat import call_arguments, children
 from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import finite_table, frequency_weights
 from keras_embcomp.layers.base import Compressed, CompressedEmbedding
@@ -36,8 +36,7 @@ def places(model: keras.Layer) -> list[Place]:
     Raises:
         ValueError: if `model` is no model of Keras 3, or not built.
     """
-    held = {id(x) for x in every_layer(model) if not children(x)}
-    return [place for place in every_place(model) if id(place.layer) in held]
+    return [x for x in every_place(model) if not children(x.layer)]
 
 
 def every_place(model: keras.Layer) -> list[Place]:

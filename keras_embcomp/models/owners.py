@@ -92,8 +92,7 @@ def _record(owner, replaced):
         missing -= {id(x) for x in every_layer(child)}
     if missing:
         places = list(_places(owner, missing))
-        owner.__class__ = _class_for(type(owner))
-        vars(owner)["_replaced_layers"] = places
+        _hold(owner, places)
 
 
 def _mentions(config: Any, layer: keras.Layer) -> bool:
@@ -126,6 +125,12 @@ def _places(owner, wanted, path=()):
             yield here, child
         else:
             yield from _places(child, wanted, here)
+
+
+def _hold(owner, places):
+    """Gives an owner a config that has its replaced layers."""
+    owner.__class__ = _class_for(original_class(owner))
+    vars(owner)["_replaced_layers"] = places
 
 
 def _class_for(cls: type) -> type:
@@ -197,8 +202,7 @@ def put_in_places(
     for old, new in found:
         if old is not new:
             swap_everywhere(owner, old, new)
-    owner.__class__ = _class_for(original_class(owner))
-    vars(owner)["_replaced_layers"] = layers
+    _hold(owner, layers)
 
 
 def _at(owner, path, new):
