@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from contract import assert_close
+from hub_models import small_gpt2
 from keras import layers, ops
 
 from keras_embcomp import (
@@ -199,16 +200,7 @@ def test_an_operation_that_litert_lacks_is_named(tmp_path):
 
 
 def test_a_causal_model_of_keras_hub(tmp_path):
-    hub = pytest.importorskip("keras_hub")
-    backbone = hub.models.GPT2Backbone(
-        vocabulary_size=WORDS,
-        num_layers=1,
-        num_heads=2,
-        hidden_dim=WIDTH,
-        intermediate_dim=WIDTH,
-        max_sequence_length=12,
-    )
-    model = hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
+    model = small_gpt2(WORDS, WIDTH, positions=12)
     small = compress(model, ratio=4, method="low_rank")
     export_litert(small, tmp_path / "m.tflite", batch=1, sequence=8)
     folder = export_serving(small, tmp_path / "served")

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from contract import assert_close, assert_equal
+from hub_models import small_gpt2
 from keras import layers, ops
 
 from keras_embcomp import (
@@ -273,15 +274,7 @@ assert head.token_embedding is model.backbone.token_embedding
 
 def test_a_causal_model_generates_as_with_dense_tables(tmp_path):
     hub = pytest.importorskip("keras_hub")
-    backbone = hub.models.GPT2Backbone(
-        vocabulary_size=WORDS,
-        num_layers=1,
-        num_heads=2,
-        hidden_dim=WIDTH,
-        intermediate_dim=WIDTH,
-        max_sequence_length=16,
-    )
-    model = hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
+    model = small_gpt2(WORDS, WIDTH)
     small = compress(model, ratio=4, method="low_rank")
     assert isinstance(small, hub.models.GPT2CausalLM)
     assert isinstance(small.backbone, hub.models.GPT2Backbone)
@@ -303,16 +296,7 @@ def test_a_causal_model_generates_as_with_dense_tables(tmp_path):
 
 
 def test_lora_stays_where_it_was():
-    hub = pytest.importorskip("keras_hub")
-    backbone = hub.models.GPT2Backbone(
-        vocabulary_size=WORDS,
-        num_layers=2,
-        num_heads=2,
-        hidden_dim=WIDTH,
-        intermediate_dim=WIDTH,
-        max_sequence_length=16,
-    )
-    model = hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
+    model = small_gpt2(WORDS, WIDTH, num_layers=2)
     model.backbone.enable_lora(2)
     generator = np.random.default_rng(0)
     for weight in model.trainable_weights:
