@@ -36,6 +36,8 @@ from keras_embcomp.training.crossentropy import compressed_crossentropy
 from keras_embcomp.training.crossentropy_head import CrossentropyHead
 from keras_embcomp.training.distillation import EmbeddingDistiller
 from keras_embcomp.training.distribution import TableParallel, layout_map
+from keras_embcomp.vocabulary.trim import trim_tokenizer, trim_vocabulary
+from keras_embcomp.vocabulary.trimming import Trimming
 
 _moved.install()
 
@@ -60,6 +62,7 @@ __all__ = [
     "TTEmbedding",
     "TTSoftmax",
     "TableParallel",
+    "Trimming",
     "TwoSidedEmbedding",
     "compress",
     "compressed_crossentropy",
@@ -72,4 +75,6 @@ __all__ = [
     "resize_vocabulary",
     "sweep",
     "to_keras",
+    "trim_tokenizer",
+    "trim_vocabulary",
 ]

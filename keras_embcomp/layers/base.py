@@ -48,17 +48,22 @@ def weight_bytes(weights: Iterable[keras.Variable]) -> int:
 
 
 class Resizing(NamedTuple):
-    """What changes in a layer for another vocabulary.
+    """What changes in a layer for other words.
 
     Attributes:
         structure: Arguments of the constructor that change, besides the
             vocabulary.
         words_per_row: How many words that follow each other share a row of
             weights.
+        fit: Arguments of `_fit` that make the new table, if rows of weights
+            do not; or `None`.
+        exact: Whether the words have their rows, up to rounding.
     """
 
     structure: dict[str, Any] = {}
     words_per_row: int = 1
+    fit: dict[str, Any] | None = None
+    exact: bool = True
 
 
 class Compressed(Scored, metaclass=abc.ABCMeta):
@@ -168,8 +173,13 @@ class Compressed(Scored, metaclass=abc.ABCMeta):
         """Assigns the weights that are nearest to a table of `dense_shape`."""
 
     @abc.abstractmethod
-    def _resizing(self, vocabulary: int) -> Resizing:
-        """Returns what changes for another vocabulary, or raises."""
+    def _resizing(self, rows: Array) -> Resizing:
+        """Returns what changes for other words.
+
+        Args:
+            rows: Integer array. The row of this table that each word of the
+                new one has.
+        """
 
     @abc.abstractmethod
     def _check_weights(self) -> None:
@@ -285,14 +295,6 @@ class Compressed(Scored, metaclass=abc.ABCMeta):
                 parts["initializer"] = parts["initializer"].clone()
         return self._add_factor(name, shape, shared, **parts)
 
-    def _resized_config(self, vocabulary: int) -> dict[str, Any]:
-        """Returns the config of a like layer with another vocabulary."""
-        return {
-            **self.get_config(),
-            self._vocabulary_name: vocabulary,
-            **self._resizing(vocabulary).structure,
-        }
-
     @property
     def compression_ratio(self) -> float:
         """Parameters of the dense layer over parameters of this one.
@@ -350,15 +352,6 @@ def check_final(cls: type) -> None:
             "A compressed layer must write all of the protocol. Received: "
             f"class {cls.__name__} without {', '.join(missing)}"
         )
-
-
-def fixed_vocabulary(layer: Compressed) -> ValueError:
-    """Returns the error of a layer whose rows depend on its vocabulary."""
-    return ValueError(
-        f"The rows of a `{type(layer).__name__}` depend on the size of its "
-        "vocabulary: add rows to `layer.to_dense()`, and compress it again "
-        f"with `from_dense`. Received: layer '{layer.name}'"
-    )
 
 
 class CompressedEmbedding(Compressed):

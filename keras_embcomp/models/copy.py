@@ -119,17 +119,12 @@ class Copying:
     def _like(self, layer):
         """Returns a new layer with the config of another."""
         cls: Any = original_class(layer)
+        config = self._config(layer)
         try:
             with keras.saving.custom_object_scope(self._classes):
-                new = cls.from_config(original_config(layer))
+                new = cls.from_config(config)
         except Exception as error:  # constructors raise whatever they like
-            raise ValueError(
-                "`model` must have layers that can be made again from their "
-                "config: write `get_config`, and register classes and "
-                "functions with `keras.saving.register_keras_serializable`. "
-                f"Received: layer '{layer.name}' of class {cls.__name__} "
-                f"({' '.join(str(error).split())[:200]})"
-            ) from error
+            raise _unreadable(layer, error) from error
         if type(new) is not cls:
             raise ValueError(
                 "`from_config` must return an object of its own class. "
@@ -137,6 +132,13 @@ class Copying:
                 f"a {type(new).__name__} from its config"
             )
         return new
+
+    def _config(self, layer):
+        """Returns the config that the copy of a layer is made from."""
+        try:
+            return original_config(layer)
+        except Exception as error:  # as constructors
+            raise _unreadable(layer, error) from error
 
     def _match_all(self, layer):
         """Matches all layers in a layer with those of its copy."""
@@ -161,7 +163,7 @@ class Copying:
         """
         olds, news = children(old), children(new)
         if strict and len(olds) != len(news):
-            raise _unlike(old, f"{len(olds)} layers, and then {len(news)}")
+            raise unlike(old, f"{len(olds)} layers, and then {len(news)}")
         for before, after in zip(olds, news, strict=False):
             if not strict and before.name != after.name:
                 continue
@@ -175,7 +177,7 @@ class Copying:
                 if original_class(before) is not original_class(after):
                     if strict:
                         kinds = (type(x).__name__ for x in (before, after))
-                        raise _unlike(old, " and ".join(kinds))
+                        raise unlike(old, " and ".join(kinds))
                     continue
                 self._made[id(before)] = known = after
             elif known is not after:
@@ -202,7 +204,42 @@ class Copying:
             made.set_weights(fitted.get_weights())
         for old in every_layer(self._model):
             if id(old) not in self._layers and id(old) in self._made:
-                _copy_state(old, self._made[id(old)])
+                self._copy_state(old, self._made[id(old)])
+
+    def _copy_state(self, old, new):
+        """Copies a layer's own weights, and what follows from them.
+
+        Those of the layers in it are copied by themselves.
+        """
+        _build_like(old, new)
+        if old.trainable != new.trainable:
+            new.trainable = old.trainable  # and that of all layers in it
+        if getattr(old, "lora_enabled", False) and not new.lora_enabled:
+            new.enable_lora(old.lora_rank, lora_alpha=old.lora_alpha)
+        pairs = [*zip(own_variables(old), own_variables(new), strict=False)]
+        self._copy_weights(old, new)
+        for before, after in pairs:
+            if before.trainable != after.trainable:
+                after.trainable = before.trainable
+        if old.built and not new.built:  # a model that Keras cannot build
+            new.built = True
+        if hasattr(old, "save_assets"):  # vocabularies
+            with tempfile.TemporaryDirectory() as folder:
+                old.save_assets(folder)
+                new.load_assets(folder)
+
+    def _copy_weights(self, old, new):
+        """Copies a layer's own weights."""
+        pairs = own_variables(old), own_variables(new)
+        shapes = [[tuple(v.shape) for v in variables] for variables in pairs]
+        if shapes[0] != shapes[1]:
+            raise unlike(
+                old, f"weights of shapes {shapes[0]}, and then {shapes[1]}"
+            )
+        for before, after in zip(*pairs, strict=True):
+            after.assign(before)
+        if type(old).load_own_variables is not _LOAD and old.built:
+            _copy_by_store(old, new)
 
 
 def _same_kind(one, other):
@@ -215,7 +252,18 @@ def _same_kind(one, other):
     return False
 
 
-def _unlike(layer, what):
+def _unreadable(layer, error):
+    return ValueError(
+        "`model` must have layers that can be made again from their config: "
+        "write `get_config`, and register classes and functions with "
+        "`keras.saving.register_keras_serializable`. Received: layer "
+        f"'{layer.name}' of class {original_class(layer).__name__} "
+        f"({' '.join(str(error).split())[:200]})"
+    )
+
+
+def unlike(layer: keras.Layer, what: str) -> ValueError:
+    """Returns the error of a layer that is made again in another form."""
     return ValueError(
         "`model` must have layers that have the same layers when they are made "
         f"again from their config. Received: layer '{layer.name}' of class "
@@ -245,36 +293,6 @@ def _build_like(old, new):
             warnings.filterwarnings("ignore", ".*cannot be built automat")
             warnings.filterwarnings("ignore", ".*does not have a `build")
             new.build_from_config(config)
-
-
-def _copy_state(old, new):
-    """Copies a layer's own weights, what follows from them, and vocabularies.
-
-    Those of the layers in it are copied by themselves.
-    """
-    _build_like(old, new)
-    if old.trainable != new.trainable:
-        new.trainable = old.trainable  # and that of all layers in it
-    if getattr(old, "lora_enabled", False) and not new.lora_enabled:
-        new.enable_lora(old.lora_rank, lora_alpha=old.lora_alpha)
-    pairs = own_variables(old), own_variables(new)
-    shapes = [[tuple(v.shape) for v in variables] for variables in pairs]
-    if shapes[0] != shapes[1]:
-        raise _unlike(
-            old, f"weights of shapes {shapes[0]}, and then {shapes[1]}"
-        )
-    for before, after in zip(*pairs, strict=True):
-        after.assign(before)
-        if before.trainable != after.trainable:
-            after.trainable = before.trainable
-    if type(old).load_own_variables is not _LOAD and old.built:
-        _copy_by_store(old, new)
-    if old.built and not new.built:  # a model that Keras cannot build
-        new.built = True
-    if hasattr(old, "save_assets"):
-        with tempfile.TemporaryDirectory() as folder:
-            old.save_assets(folder)
-            new.load_assets(folder)
 
 
 def _copy_by_store(old, new):

@@ -101,7 +101,7 @@ def _mentions(config: Any, layer: keras.Layer) -> bool:
         if (
             config.get("class_name") == type(layer).__name__
             and isinstance(config.get("config"), dict)
-            and _name_in(config["config"]) == layer.name
+            and name_in(config["config"]) == layer.name
         ):
             return True
         return any(_mentions(value, layer) for value in config.values())
@@ -110,7 +110,7 @@ def _mentions(config: Any, layer: keras.Layer) -> bool:
     return False
 
 
-def _name_in(config):
+def name_in(config: dict[str, Any]) -> str | None:
     """Returns the name in a config, also that of a class of this module."""
     if "name" not in config and isinstance(config.get("model"), dict):
         return config["model"]["config"].get("name")

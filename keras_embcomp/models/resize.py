@@ -1,12 +1,11 @@
 """Grows and shrinks the vocabulary of a trained layer."""
 
 import numpy as np
-from keras import ops
 
 from keras_embcomp._types import ArrayLike
 from keras_embcomp.checks import positive_int
 from keras_embcomp.layers.base import Compressed
-from keras_embcomp.layers.factors import RoundedFactor, in_numpy
+from keras_embcomp.models.rows import with_rows
 
 
 def resize_vocabulary(
@@ -53,14 +52,10 @@ def resize_vocabulary(
             f"Received: layer={layer!r}"
         )
     new_size = positive_int("new_size", new_size)
-    vocabulary, width = layer.dense_shape
+    vocabulary = layer.dense_shape[0]
     sources = np.arange(new_size)
     sources[vocabulary:] = _known(layer, like, new_size - vocabulary)
-    new = layer.__class__.from_config(layer._resized_config(new_size))
-    new.build((None, width))
-    words_per_row = layer._resizing(new_size).words_per_row
-    _copy_rows(layer, new, sources, words_per_row)
-    return new
+    return with_rows(layer, sources)
 
 
 def _known(layer, like, count):
@@ -83,44 +78,3 @@ def _known(layer, like, count):
             f"Received: ids from {ids.min()} to {ids.max()}"
         )
     return ids
-
-
-def _copy_rows(old, new, sources, words_per_row):
-    """Copies weights; those of other sizes take their rows by source.
-
-    A factor in 8 or 4 bits keeps its integers and scales where the new one
-    stores them alike. Where it does not (scales of columns are worth their
-    bytes for tall factors only), its rows are rounded again.
-    """
-    words = old.dense_shape[0]
-    same = {
-        name: _stored_alike(factor, new._factors[name])
-        for name, factor in old._factors.items()
-    }
-    if all(same.values()):
-        pairs = zip(old.weights, new.weights, strict=True)
-    else:
-        pairs = zip(old._others(), new._others(), strict=True)
-
-    def rows_for(values, target):
-        """Returns rows of an array for a weight or factor of a new layer."""
-        if values.shape[0] == target.shape[0]:
-            return values
-        each = 1 if values.shape[0] == words else words_per_row
-        return values[sources[::each] // each]
-
-    for before, after in pairs:
-        after.assign(rows_for(ops.convert_to_numpy(before), after))
-    if not all(same.values()):
-        for name, factor in old._factors.items():
-            after = new._factors[name]
-            after.assign(rows_for(in_numpy(factor), after))
-
-
-def _stored_alike(old, new):
-    """Returns whether two factors have the same scales but for their rows."""
-    if not isinstance(old, RoundedFactor):
-        return True
-    steps = [x if x is None else x.shape[1:] for x in (old.steps, new.steps)]
-    alike = old.column_scales.shape == new.column_scales.shape
-    return alike and steps[0] == steps[1]

@@ -213,7 +213,7 @@ class _StoredTable(Compressed):
     def _fit(self, table):
         self.table.assign(table.astype("float32"))
 
-    def _resizing(self, vocabulary):
+    def _resizing(self, rows):
         return Resizing()
 
     def _check_weights(self):

@@ -214,7 +214,7 @@ class DistilledTable(Compressed):
             weights += [self.hidden_kernel, self.shortcut]
         return weights
 
-    def _resizing(self, vocabulary):
+    def _resizing(self, rows):
         return Resizing()
 
     def _check_weights(self):

@@ -6,10 +6,13 @@ import numpy as np
 from keras import ops
 
 from keras_embcomp._types import Array, ArrayLike
-from keras_embcomp.layers.base import Compressed, fixed_vocabulary
+from keras_embcomp.layers.base import Compressed, Resizing
 from keras_embcomp.layers.execution import current_execution
 from keras_embcomp.layers.factors import in_numpy
-from keras_embcomp.numerics.group_reduce.fitting import group_reduce
+from keras_embcomp.numerics.group_reduce.fitting import (
+    chosen_rows,
+    group_reduce,
+)
 from keras_embcomp.numerics.group_reduce.groups import (
     check_width,
     checked_ranks,
@@ -190,8 +193,21 @@ class GroupReduceTable(Compressed):
             table, self.group_sizes, self.group_ranks, frequencies, sort=False
         )
 
-    def _resizing(self, vocabulary):
-        raise fixed_vocabulary(self)
+    def _resizing(self, rows):
+        width = self.dense_shape[1]
+        places = rows
+        if self.permuted:
+            places = ops.convert_to_numpy(self.places)[rows]
+        groups = chosen_rows(
+            places,
+            [in_numpy(factor) for factor in self._word_factors],
+            [
+                None if projection is None else in_numpy(projection)
+                for projection in self._group_projections(width)
+            ],
+            self.group_ranks,
+        )
+        return Resizing(groups.structure(), fit={"groups": groups})
 
     def _check_weights(self):
         """Raises unless the places are a permutation."""

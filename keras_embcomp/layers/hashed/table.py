@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import at_most, frequency_weights, positive_int
-from keras_embcomp.layers.base import Compressed, fixed_vocabulary
+from keras_embcomp.layers.base import Compressed, Resizing
 from keras_embcomp.layers.execution import current_execution
 from keras_embcomp.layers.factors import in_numpy
 from keras_embcomp.numerics.execution import Execution
@@ -126,8 +126,11 @@ class HashedTable(Compressed):
         )
         self.subvectors.assign(pool)
 
-    def _resizing(self, vocabulary):
-        raise fixed_vocabulary(self)
+    def _resizing(self, rows):
+        # A row's sub-vectors follow from its id and the vocabulary.
+        largest = len(rows) * self.num_parts
+        structure = {"num_subvectors": min(self.num_subvectors, largest)}
+        return Resizing(structure, fit={}, exact=False)
 
     def _check_weights(self):
         """Any numbers make a table."""

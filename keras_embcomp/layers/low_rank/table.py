@@ -98,7 +98,7 @@ class LowRankTable(NarrowTable):
         self.embeddings.assign(embeddings)
         self.projection.assign(projection)
 
-    def _resizing(self, vocabulary):
+    def _resizing(self, rows):
         return Resizing()
 
     def _check_weights(self):

@@ -291,9 +291,9 @@ class ProductQuantizedTable(Compressed):
         if self.kept is not None:
             self.kept.assign(kept)
 
-    def _resizing(self, vocabulary):
-        at_most("codebook_size", self.codebook_size, "new_size", vocabulary)
-        at_most("num_kept", self.num_kept, "new_size", vocabulary)
+    def _resizing(self, rows):
+        at_most("codebook_size", self.codebook_size, "new_size", len(rows))
+        at_most("num_kept", self.num_kept, "new_size", len(rows))
         return Resizing()
 
     def _check_weights(self):

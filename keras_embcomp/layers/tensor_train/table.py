@@ -5,6 +5,7 @@ import warnings
 from typing import Any, Self
 
 import keras
+import numpy as np
 from keras import initializers, ops
 
 from keras_embcomp._types import Array, ArrayLike
@@ -270,17 +271,20 @@ class TensorTrainTable(Compressed):
         layer._copy_others(self)
         return layer
 
-    def _resizing(self, vocabulary):
-        rows, columns = self.tt_shape
-        words_per_row = math.prod(rows[1:])
-        slices = max(rows[0], -(-vocabulary // words_per_row))
+    def _resizing(self, rows):
+        modes, columns = self.tt_shape
+        words_per_row = math.prod(modes[1:])
+        slices = max(modes[0], -(-len(rows) // words_per_row))
         ranks = cut_ranks(self.tt_shape, self.tt_ranks)
         structure = {
             # Equal ranks may be above what the modes allow at an outer cut.
             "tt_ranks": ranks[0] if len(set(ranks)) == 1 else ranks,
-            "tt_shape": ((slices, *rows[1:]), columns),
+            "tt_shape": ((slices, *modes[1:]), columns),
         }
-        return Resizing(structure, words_per_row)
+        known = np.arange(min(len(rows), self.dense_shape[0]))
+        if np.array_equal(rows[: len(known)], known):
+            return Resizing(structure, words_per_row)
+        return Resizing({"tt_shape": None}, fit={}, exact=False)
 
     def _check_weights(self):
         """Any numbers make a table."""

@@ -65,6 +65,48 @@ class Groups(NamedTuple):
         }
 
 
+def chosen_rows(
+    places: Array,
+    factors: Sequence[Array],
+    projections: Sequence[Array | None],
+    ranks: Sequence[int],
+) -> Groups:
+    """Returns some rows of a table in groups, each in the group that it was in.
+
+    Groups without a row are left out.
+
+    Args:
+        places: Integer array: the place of each row that is wanted.
+        factors: Array of shape `(size, rank)` for each group, or `(size,
+            width)` if it is stored dense.
+        projections: Array of shape `(rank, width)`, or `None` if it is stored
+            dense.
+        ranks: Rank of each group.
+    """
+    starts = starts_of(map(len, factors))
+    groups = np.searchsorted(starts, places, side="right") - 1
+    orders, sizes, new_ranks, new_factors, kept = [], [], [], [], []
+    for group, (rank, projection) in enumerate(
+        zip(ranks, projections, strict=True)
+    ):
+        order = np.flatnonzero(groups == group)
+        if not len(order):
+            continue
+        rows = factors[group][places[order] - starts[group]]
+        width = (rows if projection is None else projection).shape[1]
+        size = len(order)
+        if projection is None or stored_dense(size, min(rank, size), width):
+            rows = rows if projection is None else rows @ projection
+            rank, projection = min(size, width), None  # which is stored dense
+        orders.append(order)
+        sizes.append(size)
+        new_ranks.append(rank)
+        new_factors.append(rows)
+        kept.append(projection)
+    order = np.concatenate(orders).astype("int32")
+    return Groups(order, tuple(sizes), tuple(new_ranks), new_factors, kept, 0.0)
+
+
 def smoothed(frequencies: ArrayLike | None, vocabulary: int) -> Array:
     """Returns counts as weights, none of them zero.
 
