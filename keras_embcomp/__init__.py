@@ -36,6 +36,7 @@ from keras_embcomp.training.crossentropy import compressed_crossentropy
 from keras_embcomp.training.crossentropy_head import CrossentropyHead
 from keras_embcomp.training.distillation import EmbeddingDistiller
 from keras_embcomp.training.distribution import TableParallel, layout_map
+from keras_embcomp.vocabulary.counts import count_ids
 from keras_embcomp.vocabulary.trim import trim_tokenizer, trim_vocabulary
 from keras_embcomp.vocabulary.trimming import Trimming
 
@@ -66,6 +67,7 @@ __all__ = [
     "TwoSidedEmbedding",
     "compress",
     "compressed_crossentropy",
+    "count_ids",
     "export_litert",
     "export_serving",
     "layout_map",

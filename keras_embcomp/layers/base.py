@@ -14,7 +14,7 @@ which chain to `super()`.
 
 import abc
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
 import keras
@@ -26,6 +26,7 @@ from keras_embcomp._types import Array, ArrayLike, Tensor
 from keras_embcomp.checks import finite_table, positive_int
 from keras_embcomp.layers.dense_arguments import without_dense_arguments
 from keras_embcomp.layers.execution import current_execution, naming_ids
+from keras_embcomp.layers.factors import RoundedFactor, in_numpy
 from keras_embcomp.layers.from_keras import embedding_parts
 from keras_embcomp.layers.scores import Scored
 from keras_embcomp.numerics.lookup import widened
@@ -66,12 +67,31 @@ class Resizing(NamedTuple):
     exact: bool = True
 
 
+class Mixture(NamedTuple):
+    """A word that starts as a weighted sum of others.
+
+    Attributes:
+        word: Its id.
+        ids: Integer array of shape `(parts,)`, the ids of the others.
+        weights: float32 array of shape `(parts,)`.
+    """
+
+    word: int
+    ids: Array
+    weights: Array
+
+    @property
+    def heaviest(self) -> int:
+        """The id of the largest weight."""
+        return int(self.ids[np.argmax(self.weights)])
+
+
 class Compressed(Scored, metaclass=abc.ABCMeta):
     """Stands for a dense table of shape `(vocabulary, width)`.
 
     A method's table writes `_check_width`, `_build_table`, `_rows`,
-    `_logit_blocks`, `_row_scores`, `_table`, `from_dense`, `_fit`, `_resizing`
-    and `_check_weights`.
+    `_logit_blocks`, `_row_scores`, `_table`, `from_dense`, `_fit`, `_resizing`,
+    `_mix` and `_check_weights`.
     """
 
     # The argument of the constructor that is the size of the vocabulary.
@@ -182,6 +202,17 @@ class Compressed(Scored, metaclass=abc.ABCMeta):
         """
 
     @abc.abstractmethod
+    def _mix(self, mixtures: Sequence[Mixture], rows: Array) -> None:
+        """Makes rows weighted sums of others, as near as the table can be.
+
+        Other rows stay as they are.
+
+        Args:
+            mixtures: The words, which have the row of their heaviest so far.
+            rows: Array of shape `(len(mixtures), width)`, the sums.
+        """
+
+    @abc.abstractmethod
     def _check_weights(self) -> None:
         """Raises unless weights that were just loaded make a table."""
 
@@ -262,6 +293,27 @@ class Compressed(Scored, metaclass=abc.ABCMeta):
         if places is not None:
             logits = ops.take(logits, places, axis=-1)
         return logits
+
+    def _mix_factor(self, name: str, mixtures: Sequence[Mixture]) -> None:
+        """Makes rows of a factor with a row for each word sums of others."""
+        rows = in_numpy(self._factors[name])
+        self._assign_rows(
+            name,
+            [mixture.word for mixture in mixtures],
+            [mixture.weights @ rows[mixture.ids] for mixture in mixtures],
+        )
+
+    def _assign_rows(
+        self, name: str, places: Sequence[int], rows: Sequence[Array]
+    ) -> None:
+        """Assigns some rows of a factor; others stay, in their scales."""
+        factor = self._factors[name]
+        values = in_numpy(factor).copy()
+        values[list(places)] = rows
+        if isinstance(factor, RoundedFactor):
+            factor.assign(values, factor.scale_values())
+        else:
+            factor.assign(values)
 
     def _set_parts(self, **parts: Any) -> None:
         """Keeps the `<weight>_initializer`, `_regularizer`, `_constraint`s.

@@ -1,16 +1,19 @@
 """Compressed layers with other words: some rows of a table, in a new order."""
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from keras import ops
 
 from keras_embcomp._types import Array
-from keras_embcomp.layers.base import Compressed
+from keras_embcomp.layers.base import Compressed, Mixture
 from keras_embcomp.layers.factors import RoundedFactor, in_numpy
 
 
-def with_rows(layer: Compressed, rows: Array) -> Compressed:
+def with_rows(
+    layer: Compressed, rows: Array, mixtures: Sequence[Mixture] = ()
+) -> Compressed:
     """Returns a layer like a built one whose words have some of its rows.
 
     Rows are exact, but for two cases, both with a warning of how far they are:
@@ -20,6 +23,7 @@ def with_rows(layer: Compressed, rows: Array) -> Compressed:
     Args:
         layer: Built compressed layer, quantized or not.
         rows: Integer array. The row of the layer's table for each new word.
+        mixtures: New words that are to have weighted sums of old rows.
     """
     resizing = layer._resizing(rows)
     config = {
@@ -29,32 +33,63 @@ def with_rows(layer: Compressed, rows: Array) -> Compressed:
     }
     new = type(layer).from_config(config)
     new.build((None, layer.dense_shape[1]))
+    sums = np.zeros((0, layer.dense_shape[1]), "float32")
+    if mixtures:
+        table = layer.to_dense()
+        sums = np.stack([m.weights @ table[m.ids] for m in mixtures])
     if resizing.fit is None:
         _copy_rows(layer, new, rows, resizing.words_per_row)
-        return new
+    else:
+        _fit_anew(layer, new, rows, resizing, mixtures, sums)
+    if mixtures:
+        new._mix(mixtures, sums)
+        if new.bias is not None:
+            bias = ops.convert_to_numpy(new.bias).copy()
+            mix_rows(bias, ops.convert_to_numpy(layer.bias), mixtures)
+            new.bias.assign(bias)
+    return new
+
+
+def mix_rows(
+    new: Array, old: Array, mixtures: Sequence[Mixture], axis: int = 0
+) -> None:
+    """Writes weighted sums of rows into an array.
+
+    Args:
+        new: Array that is changed.
+        old: Array that has the rows.
+        mixtures: The words.
+        axis: Integer. The axis of the words.
+    """
+    old, new = np.moveaxis(old, axis, 0), np.moveaxis(new, axis, 0)
+    for mixture in mixtures:
+        new[mixture.word] = np.tensordot(
+            mixture.weights, old[mixture.ids], axes=1
+        )
+
+
+def _fit_anew(layer, new, rows, resizing, mixtures, sums):
+    """Fits a new layer to rows of an old one."""
     if layer.lora_enabled:
         raise ValueError(
             f"The rows of a `{type(layer).__name__}` are stored anew: call "
             f"`merge_lora` first. Received: layer '{layer.name}' with LoRA"
         )
     wanted = layer.to_dense()[rows]
+    wanted[[mixture.word for mixture in mixtures]] = sums
     new._fit(wanted, **resizing.fit)
-    _copy_bias(layer, new, rows)
+    if layer.bias is not None:
+        new.bias.assign(ops.convert_to_numpy(layer.bias)[rows])
     if not resizing.exact:
-        lost = np.linalg.norm(new.to_dense() - wanted)
+        lost = float(np.linalg.norm(new.to_dense() - wanted))
+        norm = float(np.linalg.norm(wanted))
         warnings.warn(
             f"The rows of a `{type(layer).__name__}` follow from their ids: "
             f"layer '{layer.name}' was fitted again. Its relative error is "
-            f"{lost / max(np.linalg.norm(wanted), 1e-30):.3f}. Change the "
+            f"{lost / max(norm, 1e-30):.3f}. Change the "
             "words before a model is compressed, or train it further.",
             stacklevel=4,
         )
-    return new
-
-
-def _copy_bias(old, new, rows):
-    if old.bias is not None:
-        new.bias.assign(ops.convert_to_numpy(old.bias)[rows])
 
 
 def _copy_rows(old, new, sources, words_per_row):

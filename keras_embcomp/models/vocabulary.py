@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_embcomp._compat import children, every_layer, own_variables
 from keras_embcomp._types import Array
-from keras_embcomp.layers.base import Compressed
+from keras_embcomp.layers.base import Compressed, Mixture
 from keras_embcomp.models.copy import Copying, unlike
 from keras_embcomp.models.find import Place, is_embedding, places
 from keras_embcomp.models.owners import (
@@ -17,7 +17,7 @@ from keras_embcomp.models.owners import (
     name_in,
     original_class,
 )
-from keras_embcomp.models.rows import with_rows
+from keras_embcomp.models.rows import mix_rows, with_rows
 
 _SIZES = ("input_dim", "units")
 
@@ -114,6 +114,7 @@ def with_words(
     vocabulary: Vocabulary,
     rows: Array,
     layers: Mapping[int, keras.Layer] | None = None,
+    mixtures: Sequence[Mixture] = (),
 ) -> keras.Model:
     """Returns a copy of a model with other words in its vocabulary.
 
@@ -127,18 +128,21 @@ def with_words(
         rows: Integer array. The row that each new word has.
         layers: Layers to put in the place of others, by the `id` of these:
             lookups and tokenizers of the new words.
+        mixtures: New words that are to have weighted sums of old rows.
 
     Raises:
         ValueError: if a size does not follow from the configs.
     """
-    return _WithWords(model, vocabulary, rows).finished(layers or {})
+    copying = _WithWords(model, vocabulary, rows, mixtures)
+    return copying.finished(layers or {})
 
 
 class _WithWords(Copying):
     """A copy of a model with other words."""
 
-    def __init__(self, model, vocabulary, rows):
+    def __init__(self, model, vocabulary, rows, mixtures):
         super().__init__(model)
+        self._mixtures = mixtures
         self._size, self._rows = vocabulary.size, rows
         self._tables = {id(place.layer): place for place in vocabulary.places}
         self._touched = {
@@ -148,7 +152,7 @@ class _WithWords(Copying):
             or self._says_size(layer)
         }
         self._small = {
-            key: with_rows(place.layer, rows)
+            key: with_rows(place.layer, rows, mixtures)
             for key, place in self._tables.items()
             if isinstance(place.layer, Compressed)
         }
@@ -265,12 +269,15 @@ class _WithWords(Copying):
             axes = _other_axes(values.shape, tuple(after.shape))
             if axes is None or len(axes) > 1:
                 raise unlike(old, f"weights of {shapes[0]}, then {shapes[1]}")
+            taken = values
             for axis in axes:
-                values = values.take(self._rows, axis=axis)
-            after.assign(values)
+                taken = values.take(self._rows, axis=axis)
+                if self._mixtures and values.dtype.kind == "f":
+                    mix_rows(taken, values, self._mixtures, axis)
+            after.assign(taken)
 
 
-def _names(config: Any) -> Iterable[str]:
+def _names(config: Any) -> Iterable[str | None]:
     """Yields the names of the layers whose configs are in a config."""
     if isinstance(config, dict):
         if isinstance(config.get("config"), dict):

@@ -91,8 +91,8 @@ class Wanted(NamedTuple):
     Attributes are the arguments of `trim_vocabulary`.
     """
 
-    keep: ArrayLike | None = None
-    counts: ArrayLike | None = None
+    keep: Any = None
+    counts: Any = None
     size: int | None = None
     coverage: float | None = None
     multiple_of: int | None = None

@@ -8,6 +8,8 @@ from keras import ops
 from keras_embcomp import (
     DistilledEmbedding,
     GroupReduceEmbedding,
+    GroupReduceSoftmax,
+    HashedEmbedding,
     HashedSoftmax,
     LowRankEmbedding,
     LowRankSoftmax,
@@ -152,9 +154,90 @@ def test_a_layer_that_is_trained_as_if_quantized_can_be_resized(generator):
     assert new.to_dense().shape == (400, WIDTH)
 
 
+@pytest.mark.parametrize("side", ["embedding", "softmax"])
+@pytest.mark.parametrize("size", [20, WORDS, 90])
+def test_words_stay_in_their_groups(size, side, generator):
+    sizes, ranks = (20, 30, 10), (6, 2, 3)
+    if side == "embedding":
+        layer = GroupReduceEmbedding(WORDS, WIDTH, sizes, ranks, permuted=True)
+    else:
+        layer = GroupReduceSoftmax(WORDS, sizes, ranks, permuted=True)
+    layer.build((None, WIDTH))
+    for weight in layer.trainable_weights:
+        weight.assign(generator.normal(size=weight.shape))
+    layer.places.assign(generator.permutation(WORDS))
+    new = resize_vocabulary(layer, size, like=7)
+    rows = np.arange(size)
+    rows[WORDS:] = 7
+    table = layer.to_dense()[rows]
+    np.testing.assert_allclose(new.to_dense(), table, atol=1e-5)
+    if side == "softmax":
+        np.testing.assert_array_equal(new.bias, np.asarray(layer.bias)[rows])
+    again = type(new).from_config(new.get_config())
+    again.build((None, WIDTH))
+    again.set_weights(new.get_weights())
+    np.testing.assert_array_equal(again.to_dense(), new.to_dense())
+
+
+@pytest.mark.parametrize("layer_class", [HashedEmbedding, HashedSoftmax])
+def test_a_hashed_table_is_fitted_again(layer_class, generator):
+    """Its rows follow from the vocabulary: it says how far it is."""
+    shape = (WORDS, WIDTH) if layer_class is HashedEmbedding else (WORDS,)
+    layer = layer_class(*shape, 200, num_parts=4)
+    layer.build((None, WIDTH))
+    layer.subvectors.assign(generator.normal(size=layer.subvectors.shape))
+    like = {WORDS: {3: 0.25, 4: 0.75}}
+    with pytest.warns(UserWarning, match="was fitted again. Its relative err"):
+        new = resize_vocabulary(layer, WORDS + 1, like=like)
+    wanted = layer.to_dense()
+    wanted = np.vstack([wanted, 0.25 * wanted[3] + 0.75 * wanted[4]])
+    lost = np.linalg.norm(new.to_dense() - wanted) / np.linalg.norm(wanted)
+    assert lost < 0.8  # 200 of 240 sub-vectors, which are noise here
+
+
+@pytest.mark.parametrize("mode", [None, "int8"])
+@pytest.mark.parametrize(
+    "name", ["low rank", "low rank softmax", "codes", "grouped", "distilled"]
+)
+def test_new_words_start_as_weighted_neighbours(name, mode, generator):
+    layers = {
+        **{key: EMBEDDINGS[key] for key in ("low rank", "codes", "distilled")},
+        "low rank softmax": SOFTMAXES["low rank softmax"],
+        "grouped": GroupReduceEmbedding(WORDS, WIDTH, (20, 40), (8, 4)),
+    }
+    source = layers[name]
+    layer = type(source).from_config(source.get_config())
+    layer.build((None, WIDTH))
+    for weight in layer.trainable_weights:
+        weight.assign(generator.normal(size=weight.shape))
+    if mode and name != "codes":
+        layer.quantize(mode)
+    table = layer.to_dense()
+    like = {WORDS: {30: 0.7, 41: 0.3}, WORDS + 2: 33}
+    new = resize_vocabulary(layer, WORDS + 3, like=like).to_dense()
+    np.testing.assert_allclose(new[:WORDS], table, atol=1e-6)
+    np.testing.assert_allclose(new[WORDS + 2], table[33], atol=1e-6)
+    wanted = 0.7 * table[30] + 0.3 * table[41]
+    lost = np.linalg.norm(new[WORDS] - wanted) / np.linalg.norm(wanted)
+    if name in ("low rank", "low rank softmax", "grouped"):
+        assert lost < (0.03 if mode else 1e-5)
+    else:  # the nearest that codes or a decoder can say
+        assert lost < np.linalg.norm(table[30] - wanted) / np.linalg.norm(
+            wanted
+        )
+    if name == "low rank softmax":
+        model_bias = resize_vocabulary(layer, WORDS + 3, like=like).bias
+        bias = np.asarray(layer.bias)
+        np.testing.assert_allclose(
+            np.asarray(model_bias)[WORDS], 0.7 * bias[30] + 0.3 * bias[41]
+        )
+
+
 def test_refuses_what_cannot_be():
     layer = LowRankEmbedding(WORDS, WIDTH, 3)
-    with pytest.raises(ValueError, match="must be a built compressed layer"):
+    with pytest.raises(
+        ValueError, match="must be a built compressed layer, or a"
+    ):
         resize_vocabulary(layer, 70)
     layer.build()
     for like, message in (
@@ -166,9 +249,16 @@ def test_refuses_what_cannot_be():
             resize_vocabulary(layer, 70, like=like)
     with pytest.raises(ValueError, match="`new_size` must be a positive"):
         resize_vocabulary(layer, 0)
-    grouped = GroupReduceEmbedding(WORDS, WIDTH, (20, 40), (3, 2))
-    hashed = HashedSoftmax(WORDS, 30, num_parts=4)
-    for fixed in (grouped, hashed):
-        fixed.build((None, WIDTH))
-        with pytest.raises(ValueError, match="depend on the size of its voc"):
-            resize_vocabulary(fixed, 70)
+    for like, message in (
+        ({59: 3}, "new ids from 60 to 69. Received: 59"),
+        ({60: {}}, "known ids with weights"),
+        ({60: {1.5: 1.0}}, "known ids with weights"),
+        ({60: {60: 1.0}}, "ids below 60. Received: ids from 60 to 60"),
+        ({60: {6: float("nan")}}, "finite weights"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            resize_vocabulary(layer, 70, like=like)
+    train = TTEmbedding(WORDS, WIDTH, tt_ranks=3, num_cores=2)
+    train.build()
+    with pytest.raises(ValueError, match="starts as one known word"):
+        resize_vocabulary(train, 70, like={61: {3: 0.5, 4: 0.5}})

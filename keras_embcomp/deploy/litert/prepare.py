@@ -216,6 +216,9 @@ class _StoredTable(Compressed):
     def _resizing(self, rows):
         return Resizing()
 
+    def _mix(self, mixtures, rows):
+        self._mix_factor("table", mixtures)
+
     def _check_weights(self):
         """Any numbers make a table."""
 

@@ -217,6 +217,9 @@ class DistilledTable(Compressed):
     def _resizing(self, rows):
         return Resizing()
 
+    def _mix(self, mixtures, rows):
+        self._mix_factor("embeddings", mixtures)
+
     def _check_weights(self):
         """Any numbers make a table."""
 

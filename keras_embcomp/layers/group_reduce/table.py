@@ -21,6 +21,7 @@ from keras_embcomp.numerics.group_reduce.groups import (
     grouped_rows,
     grouped_scores,
     grouped_table,
+    starts_of,
     stored_dense,
 )
 from keras_embcomp.numerics.lookup import inside_and_outside
@@ -208,6 +209,20 @@ class GroupReduceTable(Compressed):
             self.group_ranks,
         )
         return Resizing(groups.structure(), fit={"groups": groups})
+
+    def _mix(self, mixtures, rows):
+        starts = starts_of(self.group_sizes)
+        projections = self._group_projections(self.dense_shape[1])
+        for mixture, row in zip(mixtures, rows, strict=True):
+            place = mixture.word
+            if self.permuted:
+                place = int(self.places[place])
+            group = int(np.searchsorted(starts, place, side="right")) - 1
+            if projections[group] is not None:
+                projection = in_numpy(projections[group])
+                row = np.linalg.lstsq(projection.T, row, rcond=None)[0]
+            name = f"{self._words}_{group}"
+            self._assign_rows(name, [place - starts[group]], [row])
 
     def _check_weights(self):
         """Raises unless the places are a permutation."""

@@ -132,6 +132,9 @@ class HashedTable(Compressed):
         structure = {"num_subvectors": min(self.num_subvectors, largest)}
         return Resizing(structure, fit={}, exact=False)
 
+    def _mix(self, mixtures, rows):
+        """The fit, which `_resizing` asks for, has the rows already."""
+
     def _check_weights(self):
         """Any numbers make a table."""
 

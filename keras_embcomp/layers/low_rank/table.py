@@ -101,6 +101,9 @@ class LowRankTable(NarrowTable):
     def _resizing(self, rows):
         return Resizing()
 
+    def _mix(self, mixtures, rows):
+        self._mix_factor("embeddings", mixtures)
+
     def _check_weights(self):
         """Any numbers make a table."""
 

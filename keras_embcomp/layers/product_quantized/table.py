@@ -25,6 +25,7 @@ from keras_embcomp.numerics.product_quantized.codes import (
     decoded_rows,
     kept_numbers,
     most_kept,
+    nearest_codes,
     smallest_dtype,
 )
 from keras_embcomp.numerics.product_quantized.fitting import (
@@ -191,6 +192,9 @@ class ProductQuantizedTable(Compressed):
         return [coded_scores(execution, hidden, *tensors)], None
 
     def _table(self) -> Array:
+        return decoded_rows(self._product_codes())
+
+    def _product_codes(self):
         *tensors, kept = self._tensors(current_execution(), "float32")
         arrays = map(ops.convert_to_numpy, tensors)
         codes, codebooks, projection, mean = arrays
@@ -200,11 +204,8 @@ class ProductQuantizedTable(Compressed):
             kept = in_numpy(rows)
             if scales is not None:
                 kept *= ops.convert_to_numpy(scales)[:, None]
-        return decoded_rows(
-            ProductCodes(
-                codes, codebooks.reshape(shape), projection, mean, kept
-            )
-        )
+        codebooks = codebooks.reshape(shape)
+        return ProductCodes(codes, codebooks, projection, mean, kept)
 
     @classmethod
     def from_dense(
@@ -295,6 +296,13 @@ class ProductQuantizedTable(Compressed):
         at_most("codebook_size", self.codebook_size, "new_size", len(rows))
         at_most("num_kept", self.num_kept, "new_size", len(rows))
         return Resizing()
+
+    def _mix(self, mixtures, rows):
+        words = [mixture.word for mixture in mixtures]
+        found = self._product_codes()
+        codes = found.codes.copy()
+        codes[words] = nearest_codes(found, rows)
+        self.codes.assign(codes)
 
     def _check_weights(self):
         codes = ops.convert_to_numpy(self.codes)

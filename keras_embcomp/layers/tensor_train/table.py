@@ -286,6 +286,13 @@ class TensorTrainTable(Compressed):
             return Resizing(structure, words_per_row)
         return Resizing({"tt_shape": None}, fit={}, exact=False)
 
+    def _mix(self, mixtures, rows):
+        raise ValueError(
+            "In a tensor train each new word starts as one known word. "
+            f"Received: layer '{self.name}', and several words for "
+            f"{mixtures[0].word}"
+        )
+
     def _check_weights(self):
         """Any numbers make a table."""
 

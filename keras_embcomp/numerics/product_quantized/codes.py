@@ -141,6 +141,35 @@ def decoded_rows(found: ProductCodes) -> Array:
     return rows
 
 
+def nearest_codes(found: ProductCodes, rows: Array, sweeps: int = 4) -> Array:
+    """Returns codes for rows, of vectors that are there.
+
+    Each part takes the vector that is nearest with the others as they are, in
+    turns.
+
+    Args:
+        found: Codes of a table.
+        rows: Array of shape `(count, width)`.
+        sweeps: Integer. How often each part is chosen.
+    """
+    parts, size, width = found.codebooks.shape
+    pieces = np.einsum(
+        "pkw,pwd->pkd",
+        found.codebooks,
+        found.projection.reshape(parts, width, -1),
+    )
+    if found.kept is not None:  # the last vector of part 0 marks kept rows
+        pieces[0, -1] = np.inf
+    codes = np.zeros((len(rows), parts), found.codes.dtype)
+    for codes_of_row, row in zip(codes, rows - found.mean, strict=True):
+        for part in list(range(parts)) * sweeps:
+            others = pieces[np.arange(parts), codes_of_row].sum(axis=0)
+            rest = row - others + pieces[part, codes_of_row[part]]
+            errors = np.square(rest - pieces[part]).sum(axis=1)
+            codes_of_row[part] = np.argmin(errors)
+    return codes
+
+
 def coded_rows(
     execution: Execution,
     ids: Tensor,

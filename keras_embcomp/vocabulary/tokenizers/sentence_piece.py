@@ -54,8 +54,7 @@ class SentencePieces(Pieces):
         ids = {
             index
             for piece, index in pieces
-            if piece.type in (_UNKNOWN, _CONTROL, _BYTE)
-            or piece.piece == SPACE
+            if piece.type in (_UNKNOWN, _CONTROL, _BYTE) or piece.piece == SPACE
         }
         normal = [(p.score, i) for p, i in pieces if p.type == _NORMAL]
         if normal and self._merges is None:
@@ -98,7 +97,8 @@ def read_model(proto: bytes) -> Any:
             "A SentencePiece tokenizer is trimmed with the package "
             "`sentencepiece`: `pip install sentencepiece`."
         ) from error
-    return sentencepiece_model_pb2.ModelProto.FromString(proto)
+    model: Any = sentencepiece_model_pb2
+    return model.ModelProto.FromString(proto)
 
 
 def number_specials(model: Any) -> None:
