@@ -12,6 +12,7 @@ from keras_embcomp.layers.distilled.layers import (
     DistilledEmbedding,
     DistilledSoftmax,
 )
+from keras_embcomp.layers.frequent_head import FrequentHead
 from keras_embcomp.layers.group_reduce.layers import (
     GroupReduceEmbedding,
     GroupReduceSoftmax,
@@ -52,6 +53,7 @@ __all__ = [
     "DistilledSoftmax",
     "EmbedReduce",
     "EmbeddingDistiller",
+    "FrequentHead",
     "GroupReduceEmbedding",
     "GroupReduceSoftmax",
     "HashedEmbedding",

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from keras_embcomp.compression.choose import plan_compression
 from keras_embcomp.compression.compress import compress
 from keras_embcomp.compression.plan import CompressionPlan
@@ -20,6 +22,15 @@ from keras_embcomp.files import written_whole
 from keras_embcomp.layers.methods import METHODS
 from keras_embcomp.models.read import KINDS, read_counts, read_model
 from keras_embcomp.reporting.measure import report
+from keras_embcomp.vocabulary.change import described
+from keras_embcomp.vocabulary.counts import count_ids
+from keras_embcomp.vocabulary.files import (
+    read_data,
+    read_source,
+    read_tokenizer,
+    write_source,
+)
+from keras_embcomp.vocabulary.trim import trim_tokenizer, trim_vocabulary
 
 _EPILOG = """examples:
   keras-embcomp plan model.keras --ratio 20 --output plan.json
@@ -31,6 +42,8 @@ _EPILOG = """examples:
   keras-embcomp export small.keras small.tflite --format int8 --batch 1
   keras-embcomp export small.keras served_model --version 3
   keras-embcomp compress gpt2.keras small.keras --ratio 8 --import keras_hub
+  keras-embcomp count corpus.txt counts.npy --tokenizer my_preset
+  keras-embcomp trim my_preset small_preset --counts counts.npy --coverage .999
 
 A MODEL is a .keras or .h5 file, or a table: .npy, .npz, or the text of word2vec
 and GloVe (.txt, .vec, also .gz), which becomes a model of one embedding.
@@ -85,9 +98,9 @@ def _parser():
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name, run, text):
+    def command(name, run, text, subject="model", kinds=None):
         added = commands.add_parser(name, help=text, description=text)
-        added.add_argument("model", help=f"a file: {', '.join(KINDS)}")
+        added.add_argument(subject, help=kinds or f"a file: {', '.join(KINDS)}")
         added.add_argument(
             "--json", action="store_true", help="print the result as JSON"
         )
@@ -136,7 +149,47 @@ def _parser():
     )
     export.add_argument("--batch", type=int, help="fixed in a .tflite file")
     export.add_argument("--sequence", type=int, help="fixed in a .tflite file")
+    _add_count(command)
+    _add_trim(command)
     return parser
+
+
+def _add_count(command):
+    counted = command(
+        "count",
+        _count,
+        "count how often each word occurs",
+        "data",
+        "ids in .npy, or text, one a line, also .gz",
+    )
+    _add_output(counted, "output", "a .npy file for the counts")
+    counted.add_argument("--vocabulary", type=int, help="words there are")
+    _add_tokenizer(counted)
+
+
+def _add_trim(command):
+    trimmed = command(
+        "trim",
+        _trim,
+        "keep the words that are used",
+        kinds=".keras, .h5, or the folder of a preset of keras-hub",
+    )
+    _add_output(trimmed, "output", "a .keras file, or a folder for a preset")
+    trimmed.add_argument("--counts", help="a .npy file, or one a line")
+    trimmed.add_argument("--keep", help="ids: a .npy file, or one a line")
+    trimmed.add_argument("--size", type=int, help="words to keep")
+    trimmed.add_argument("--coverage", type=float, help="of all counts, to 1")
+    trimmed.add_argument("--multiple-of", type=int, help="such as 64")
+    trimmed.add_argument("--tables", nargs="+", help="paths of its tables")
+    trimmed.add_argument("--texts", help="to count pieces before and after")
+    _add_tokenizer(trimmed)
+
+
+def _add_tokenizer(parser):
+    parser.add_argument(
+        "--tokenizer",
+        help="a tokenizer.json, a preset, or a model with a lookup",
+    )
 
 
 def _add_goal(parser):
@@ -318,3 +371,69 @@ def _export_serving(options):
     model = read_model(options.model)
     folder = export_serving(model, output, version=options.version)
     return f"{folder}: same outputs as Keras", {"path": str(folder)}
+
+
+def _count(options):
+    output = _checked(Path(options.output), options, ".npy")
+    tokenizer = None
+    if options.tokenizer is not None:
+        tokenizer = read_tokenizer(options.tokenizer)
+    counts = count_ids(
+        read_data(options.data),
+        options.vocabulary,
+        tokenizer,
+        verbose=int(not options.json),
+    )
+    with _written(output, options) as temporary, open(temporary, "wb") as file:
+        np.save(file, counts)
+    used = int(np.count_nonzero(counts))
+    values = {
+        "path": str(output),
+        "vocabulary": len(counts),
+        "used": used,
+        "total": int(counts.sum()),
+    }
+    text = (
+        f"{output}: {values['total']:,} words, {used:,} of {len(counts):,} used"
+    )
+    return text, values
+
+
+def _trim(options):
+    output = _checked(options.output, options)
+    beside = _checked(_beside(output, ".trimming.json"), options)
+    source = read_source(options.model)
+    if not source.is_preset:
+        _checked(output, options, ".keras")
+    ids = [options.keep, options.counts]
+    keep, counts = (None if x is None else read_counts(x) for x in ids)
+    tokenizer = source.tokenizer
+    if options.tokenizer is not None:
+        tokenizer = read_tokenizer(options.tokenizer)
+    model, trimming = trim_vocabulary(
+        source.model,
+        None if keep is None else keep.astype("int64"),
+        counts,
+        options.size,
+        options.coverage,
+        tokenizer,
+        options.tables,
+        options.multiple_of,
+    )
+    new = trim_tokenizer(tokenizer, trimming) if tokenizer is not None else None
+    texts = [] if options.texts is None else read_data(options.texts)
+    if isinstance(new, str):  # the text of a tokenizer.json
+        path = _checked(_beside(output, ".tokenizer.json"), options)
+        path.write_text(new, "utf-8")
+        new = path
+    both = tokenizer, new
+    change = described(source.model, model, both, trimming, texts)
+    with _written(output, options) as temporary:
+        write_source(source._replace(model=model, tokenizer=new), temporary)
+    trimming.save(beside)
+    return f"{change}\n{output}, and {beside}", change.values()
+
+
+def _beside(output, suffix):
+    """Returns the path of a file that belongs to an output."""
+    return output.with_name(output.name.removesuffix(".keras") + suffix)

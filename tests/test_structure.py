@@ -82,7 +82,7 @@ def test_a_subclass_that_leaves_the_protocol_open_is_told_what_it_lacks():
     assert str(error.value) == (
         "A compressed layer must write all of the protocol. Received: class "
         "Half without _build_table, _check_weights, _check_width, _fit, "
-        "_logit_blocks, "
+        "_logit_blocks, _mix, "
         "_resizing, _row_scores, _table, from_dense"
     )
 
@@ -126,8 +126,11 @@ class OneRow(Compressed):
     def _fit(self, table):
         self.row.assign(table.mean(axis=0))
 
-    def _resizing(self, vocabulary):
+    def _resizing(self, rows):
         return Resizing()
+
+    def _mix(self, mixtures, rows):
+        """All rows are equal."""
 
     def _check_weights(self):
         """Any numbers make a table."""

@@ -10,8 +10,8 @@ from keras import ops
 from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import positive_int
 from keras_embcomp.layers.base import Compressed, Mixture
+from keras_embcomp.layers.rows import with_rows
 from keras_embcomp.models.find import is_embedding
-from keras_embcomp.models.rows import with_rows
 from keras_embcomp.models.vocabulary import vocabulary_of, with_words
 
 Like = ArrayLike | Mapping[int, Any] | None

@@ -9,6 +9,7 @@ from keras import ops
 from keras_embcomp._compat import children, every_layer, own_variables
 from keras_embcomp._types import Array
 from keras_embcomp.layers.base import Compressed, Mixture
+from keras_embcomp.layers.rows import mix_rows, with_rows
 from keras_embcomp.models.copy import Copying, unlike
 from keras_embcomp.models.find import Place, is_embedding, places
 from keras_embcomp.models.owners import (
@@ -17,7 +18,6 @@ from keras_embcomp.models.owners import (
     name_in,
     original_class,
 )
-from keras_embcomp.models.rows import mix_rows, with_rows
 
 _SIZES = ("input_dim", "units")
 

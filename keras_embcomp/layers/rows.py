@@ -25,6 +25,11 @@ def with_rows(
         rows: Integer array. The row of the layer's table for each new word.
         mixtures: New words that are to have weighted sums of old rows.
     """
+    words = layer.dense_shape[0]
+    if len(rows) == words and not np.array_equal(rows, np.arange(words)):
+        # By way of another size, which tells the weights with a row a word.
+        larger = with_rows(layer, np.append(rows, rows[0]), mixtures)
+        return with_rows(larger, np.arange(words))
     resizing = layer._resizing(rows)
     config = {
         **layer.get_config(),
