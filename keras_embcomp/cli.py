@@ -134,6 +134,13 @@ def _parser():
     )
     swept.add_argument("--frequencies", help="counts: .npy, or one a line")
     _add_output(swept, "--plot", "a .png file to draw")
+    _add_export(command)
+    _add_count(command)
+    _add_trim(command)
+    return parser
+
+
+def _add_export(command):
     export = command(
         "export", _export, "write a model for LiteRT or TensorFlow Serving"
     )
@@ -149,9 +156,6 @@ def _parser():
     )
     export.add_argument("--batch", type=int, help="fixed in a .tflite file")
     export.add_argument("--sequence", type=int, help="fixed in a .tflite file")
-    _add_count(command)
-    _add_trim(command)
-    return parser
 
 
 def _add_count(command):

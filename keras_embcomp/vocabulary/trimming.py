@@ -16,7 +16,9 @@ from keras_embcomp.files import written_whole
 class Trimming(NamedTuple):
     """The words of a vocabulary that are kept, in their order.
 
-    Attributes:
+    `trim_vocabulary` returns one. The arguments are attributes, too.
+
+    Args:
         size: Integer. Words of the old vocabulary.
         new_to_old: int64 array. The old id of each new one.
         reasons: Dictionary from a reason to the old ids that are kept for it:
