@@ -265,16 +265,22 @@ class _WithWords(Copying):
         pairs = own_variables(old), own_variables(new)
         shapes = [[tuple(v.shape) for v in variables] for variables in pairs]
         for before, after in zip(*pairs, strict=True):
-            values = ops.convert_to_numpy(before)
-            axes = _other_axes(values.shape, tuple(after.shape))
+            axes = _other_axes(tuple(before.shape), tuple(after.shape))
             if axes is None or len(axes) > 1:
                 raise unlike(old, f"weights of {shapes[0]}, then {shapes[1]}")
-            taken = values
+            taken: Any = before
             for axis in axes:
-                taken = values.take(self._rows, axis=axis)
-                if self._mixtures and values.dtype.kind == "f":
-                    mix_rows(taken, values, self._mixtures, axis)
+                taken = self._taken(before, axis)
             after.assign(taken)
+
+    def _taken(self, variable, axis):
+        """Returns a variable with the words of the copy along an axis."""
+        if not self._mixtures or "float" not in variable.dtype:
+            return ops.take(variable, self._rows, axis=axis)
+        values = ops.convert_to_numpy(variable)
+        taken = values.take(self._rows, axis=axis)
+        mix_rows(taken, values, self._mixtures, axis)
+        return taken
 
 
 def _names(config: Any) -> Iterable[str | None]:
