@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from contract import assert_close, assert_equal
 
 from keras_embcomp import (
     FrequentHead,
@@ -41,20 +42,20 @@ def test_scores_are_those_of_the_layer(kind, generator, tmp_path):
     counts = generator.permutation(WORDS)
     head = FrequentHead.from_layer(layer, counts=counts, size=25)
     ids = np.flatnonzero(counts >= WORDS - 25)
-    np.testing.assert_array_equal(head.ids, ids)
+    assert_equal(head.ids, ids)
     found = keras.ops.convert_to_numpy(head(hidden))
     np.testing.assert_allclose(found, logits[..., ids], atol=1e-5)
     scores, best = head.top_k(hidden, 4)
     order = np.argsort(-logits[..., ids], axis=-1)[..., :4]
-    np.testing.assert_array_equal(best, ids[order])
+    assert_equal(best, ids[order])
     wanted = np.take_along_axis(logits[..., ids], order, axis=-1)
-    np.testing.assert_allclose(scores, wanted, atol=1e-5)
+    assert_close(scores, wanted, atol=1e-5)
     inputs = keras.Input((3, WIDTH))
     model = keras.Model(inputs, head(inputs))
     model.save(tmp_path / "head.keras")
     loaded = keras.saving.load_model(tmp_path / "head.keras")
-    np.testing.assert_array_equal(loaded(hidden), found)
-    np.testing.assert_array_equal(loaded.layers[-1].ids, ids)
+    assert_equal(loaded(hidden), found)
+    assert_equal(loaded.layers[-1].ids, ids)
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -68,7 +69,7 @@ def test_words_may_be_in_any_order(kind, generator):
     logits = keras.ops.convert_to_numpy(layer(hidden, **reverse))
     ids = generator.permutation(WORDS)
     head = FrequentHead.from_layer(layer, ids)
-    np.testing.assert_allclose(head(hidden), logits[..., ids], atol=1e-5)
+    assert_close(head(hidden), logits[..., ids], atol=1e-5)
 
 
 def test_refuses_what_cannot_be():
