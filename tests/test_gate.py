@@ -227,7 +227,7 @@ def test_who_cannot_install_is_told_what_to_install(machine, without, ci):
     else:
         machine = machine("chromium", "gcc", "node", sudo=SUDO)
     code, lines = machine.run(USER_ID="1000", SUDO_ASKS="yes", CI=ci)
-    assert "left out compiler: install gcc (Debian, Ubuntu: " in lines[6]
+    assert "left out compiler: install gcc (Debian, Ubuntu: " in lines[2]
     assert "left out browser: install chromium nodejs (" in lines[7]
     assert named(lines, "left out") == [
         *("compiler", "browser", "example-browser")
