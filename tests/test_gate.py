@@ -1,6 +1,7 @@
 """`.ci/run` on machines that differ, made of stubs in a PATH of their own."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -30,7 +31,7 @@ case "$*" in
   "-m venv .venv")
     mkdir -p .venv/bin
     [ -e "$MACHINE/bin/python$PYTHON_VERSION-venv" ] || exit 1
-    for name in python pip ruff mypy lint-imports twine coverage; do
+    for name in python pip ruff mypy lint-imports twine; do
       cat "$MACHINE/program" >.venv/bin/$name
       chmod +x .venv/bin/$name
     done
@@ -159,8 +160,8 @@ def test_where_all_is_there_nothing_is_installed(machine):
     steps = named(lines, "ok")
     assert steps[:2] == ["environment", "install"]
     assert {"package", "example-browser", "tests", "coverage"} < set(steps)
-    assert lines[-2].startswith("Seconds: environment 0, install 0, ")
-    assert len(steps) == len(lines) - 3  # with a line of the coverage
+    assert re.match(r"Seconds: environment \d+, install \d+, ", lines[-2])
+    assert len(steps) == len(lines) - 2
 
 
 def test_a_browser_is_installed_beside_another_nodejs(machine):
@@ -226,7 +227,7 @@ def test_who_cannot_install_is_told_what_to_install(machine, without, ci):
     else:
         machine = machine("chromium", "gcc", "node", sudo=SUDO)
     code, lines = machine.run(USER_ID="1000", SUDO_ASKS="yes", CI=ci)
-    assert "left out compiler: install gcc (Debian, Ubuntu: " in lines[6]
+    assert "left out compiler: install gcc (Debian, Ubuntu: " in lines[2]
     assert "left out browser: install chromium nodejs (" in lines[7]
     assert named(lines, "left out") == [
         *("compiler", "browser", "example-browser")

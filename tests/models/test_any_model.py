@@ -166,19 +166,35 @@ def keras_rs_bag():
     return keras.Model(entry, layers.Dense(2)(bag(entry))), ids_of()
 
 
-MODELS = pytest.mark.parametrize(
-    "make",
-    [
-        in_a_layer,
-        tied_by_a_constructor,
-        subclassed,
-        subclassed_and_tied,
-        with_a_step_of_its_own,
-        untied_and_capped,
-        keras_rs_bag,
-    ],
-    ids=lambda make: make.__name__,
+MODELS = (
+    in_a_layer,
+    tied_by_a_constructor,
+    subclassed,
+    subclassed_and_tied,
+    with_a_step_of_its_own,
+    untied_and_capped,
+    keras_rs_bag,
 )
+COMPUTED = (in_a_layer, subclassed, untied_and_capped, keras_rs_bag)
+TRAINED = (tied_by_a_constructor, subclassed_and_tied, with_a_step_of_its_own)
+# A copy is made of configurations, which is the same on every backend; what
+# computes, trains or generates is not.
+once = pytest.mark.tensorflow_only
+
+
+def models(on_every_backend):
+    """Parametrizes a test with every model, on TensorFlow."""
+    parameters = [
+        pytest.param(make, marks=() if make in on_every_backend else once)
+        for make in MODELS
+    ]
+    return pytest.mark.parametrize(
+        "make", parameters, ids=[make.__name__ for make in MODELS]
+    )
+
+
+def test_every_model_is_tried_on_every_backend():
+    assert {*COMPUTED, *TRAINED} == {*MODELS}
 
 
 def numbers(outputs):
@@ -190,7 +206,7 @@ def size_of(model, folder):
     return (folder / "size.keras").stat().st_size
 
 
-@MODELS
+@models(COMPUTED)
 def test_keeps_the_class_and_computes_with_the_tables(make, tmp_path):
     model, inputs = make()
     before = model.get_weights()
@@ -212,7 +228,7 @@ def test_keeps_the_class_and_computes_with_the_tables(make, tmp_path):
     assert size_of(small, tmp_path) < 0.6 * size_of(model, tmp_path)
 
 
-@MODELS
+@models(TRAINED)
 def test_trains_saves_and_loads(make, tmp_path):
     model, inputs = make()
     plan_like = {"max_error": 0.9, "method": "hashed"}
@@ -238,6 +254,7 @@ def test_trains_saves_and_loads(make, tmp_path):
     assert_close(loaded(inputs), numbers(small(inputs)), rtol=1e-5, atol=1e-6)
 
 
+@once
 def test_a_fresh_process_reads_the_class(tmp_path):
     hub = pytest.importorskip("keras_hub")
     backbone = hub.models.BertBackbone(
@@ -295,6 +312,7 @@ def test_a_causal_model_generates_as_with_dense_tables(tmp_path):
     assert_equal(found[2], found[0])
 
 
+@once
 def test_lora_stays_where_it_was():
     model = small_gpt2(WORDS, WIDTH, num_layers=2)
     model.backbone.enable_lora(2)
@@ -315,6 +333,7 @@ def test_lora_stays_where_it_was():
     assert_close(small(inputs), numbers(model(inputs)), rtol=1e-4, atol=1e-5)
 
 
+@once
 @pytest.mark.parametrize("side", ["embedding", "kernel"])
 def test_lora_of_a_table_is_part_of_it(side):
     entry = keras.Input((6,), dtype="int32")
@@ -328,6 +347,7 @@ def test_lora_of_a_table_is_part_of_it(side):
     assert_close(small(ids_of()), expected, rtol=1e-3, atol=1e-4)
 
 
+@once
 def test_replaces_layers_by_path():
     model, inputs = in_a_layer()
     layer = model.layers[1].token
@@ -347,6 +367,7 @@ def test_replaces_layers_by_path():
         replace_layers(model, {path: LowRankEmbedding(WORDS, WIDTH, 2)})
 
 
+@once
 def test_a_report_counts_what_the_file_weighs(tmp_path):
     model, _ = tied_by_a_constructor()
     small = compress(model, ratio=8, method="low_rank")
@@ -357,6 +378,7 @@ def test_a_report_counts_what_the_file_weighs(tmp_path):
     assert saved == pytest.approx(claimed, rel=0.05)
 
 
+@once
 def test_a_copy_of_the_copy_is_alike():
     model, inputs = subclassed_and_tied()
     small = compress(model, ratio=8, method="low_rank")
@@ -367,6 +389,7 @@ def test_a_copy_of_the_copy_is_alike():
     assert_equal(copy(inputs), numbers(small(inputs)))
 
 
+@once
 def test_says_which_layer_cannot_be_made_again():
     class Unsaid(layers.Layer):
         def __init__(self, function):

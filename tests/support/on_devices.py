@@ -13,8 +13,10 @@ from xla_flags import QUICK
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault(
-    "XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {QUICK}"
+os.environ.setdefault("VIRTUAL_DEVICES", "8")
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count="
+    f"{os.environ['VIRTUAL_DEVICES']} {QUICK}"
 )
 
 import keras

@@ -9,9 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from xla_flags import QUICK
-
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=2 {QUICK}"
+os.environ["VIRTUAL_DEVICES"] = "2"
 
 import on_devices
 from cases import EMBEDDINGS, SOFTMAXES
