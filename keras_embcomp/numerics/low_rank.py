@@ -59,7 +59,9 @@ def truncated_svd(
     return left, directions.T.astype("float32")
 
 
-def weighted_gram(table: Array, weights: Array) -> Array:
+def weighted_gram(
+    table: Array, weights: Array, mean: Array | float = 0.0
+) -> Array:
     """Returns `A^T Q^2 A` in float64, of shape `(width, width)`.
 
     Its eigenvalues are the squared singular values of `Q A`.
@@ -67,10 +69,11 @@ def weighted_gram(table: Array, weights: Array) -> Array:
     Args:
         table: `A`, of shape `(vocabulary, width)`.
         weights: The diagonal of `Q^2`, of shape `(vocabulary,)`.
+        mean: Array of shape `(width,)`, which is taken off each row first.
     """
     gram = np.zeros((table.shape[1],) * 2)
     for part in row_blocks(len(table)):
-        rows = table[part].astype("float64")
+        rows = table[part].astype("float64") - mean
         gram += rows.T @ (rows * weights[part, None])
     return gram
 

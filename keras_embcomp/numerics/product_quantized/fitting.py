@@ -108,14 +108,16 @@ def product_codes(
         table / unit if unit != 1 else table,
         np.maximum(weights, _LEAST_WEIGHT),
     )
-    order = kept_first(rows, weights)
-    whole, rest = order[:num_kept], order[num_kept:]
-    if not len(rest):  # k-means needs one
-        whole, rest = order[:-1], order[-1:]
+    whole, rest, coded = np.arange(0), slice(None), rows
+    if num_kept:
+        order = kept_first(rows, weights)
+        most = min(num_kept, len(rows) - 1)  # k-means needs one
+        whole, rest = order[:most], order[most:]
+        coded = rows[rest]
     codes = np.zeros((len(rows), num_parts), smallest_dtype(codebook_size))
     codes[whole] = kept_codes(len(whole), num_parts, codebook_size)
     codes[rest], codebooks, projection, mean = _coded(
-        rows[rest],
+        coded,
         num_parts,
         part_width,
         codebook_size,
@@ -145,7 +147,10 @@ def kept_first(table: Array, weights: Array) -> Array:
     Rows with the largest weighted squared distance from the mean come first.
     """
     mean = weights @ table / weights.sum()
-    losses = weights * squared_norms(table - mean.astype(table.dtype))
+    mean = mean.astype(table.dtype)
+    losses = np.empty(len(table))
+    for part in row_blocks(len(table)):
+        losses[part] = weights[part] * squared_norms(table[part] - mean)
     return np.argsort(-losses, kind="stable")
 
 
@@ -166,14 +171,17 @@ def _coded(
     its codebook marks the kept rows.
     """
     mean = (weights @ rows / weights.sum()).astype("float32")
-    centred = rows - mean
-    variances, directions = np.linalg.eigh(weighted_gram(centred, weights))
+    gram = weighted_gram(rows, weights, mean)
+    variances, directions = np.linalg.eigh(gram)
     # Their numbers are rounding errors: nothing may be divided by them.
     directions[:, variances < _NOISE * variances[-1]] = 0
     order = deal_directions(variances[::-1], num_parts, part_width)
     directions = np.pad(directions[:, ::-1], ((0, 0), (0, 1)))
-    turned = centred @ directions[:, order].astype("float32")
-    codes = np.empty((len(rows), num_parts), "int64")
+    directions = directions[:, order].astype("float32")
+    turned = np.empty((len(rows), len(order)), "float32")
+    for block in row_blocks(len(rows)):
+        turned[block] = (rows[block] - mean) @ directions
+    codes = np.empty((len(rows), num_parts), smallest_dtype(size))
     codebooks = np.zeros((num_parts, size, part_width), "float32")
     parts = range(num_parts)
     for part in parts if progress is None else progress(parts):
@@ -228,27 +236,38 @@ def _clustered(
 def _distinct(table: Array, weights: Array) -> tuple[Array, Array, Array]:
     """Returns distinct rows, their weights, and the distinct row of each row.
 
-    Equal rows would start several centres in the same place.
+    Equal rows would start several centres in the same place. Rows are told
+    apart by two random sums of their bits, modulo 2**64: sorting the rows
+    themselves would copy the table several times.
     """
-    rows = np.ascontiguousarray(table, "float32") + np.float32(0)  # -0 is 0
-    whole = np.dtype((np.void, rows.itemsize * rows.shape[1]))
-    _, first, which = np.unique(
-        rows.view(whole).ravel(), return_index=True, return_inverse=True
-    )
-    return rows[first], np.bincount(which, weights), which
+    generator = np.random.default_rng(0)
+    factors = generator.integers(0, 2**64, (table.shape[1], 2), "uint64")
+    keys = np.empty((len(table), 2), "uint64")
+    for part in row_blocks(len(table), 1_024):
+        block = np.asarray(table[part], "float32") + np.float32(0)  # -0 is 0
+        bits = np.ascontiguousarray(block).view("uint32").astype("uint64")
+        keys[part] = bits @ (factors | np.uint64(1))
+    keys = np.ascontiguousarray(keys).view("V16").ravel()
+    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    if len(first) == len(table):
+        return table, weights, np.arange(len(table))
+    place = np.argsort(np.argsort(first))  # in the order of the table
+    first, which = np.sort(first), place[which]
+    return table[first], np.bincount(which, weights), which
 
 
 def _regression(
     features: Array, table: Array, weights: Array
 ) -> tuple[Array, Array]:
     """Returns the projection and the mean with the least weighted error."""
-    features = np.pad(features, ((0, 0), (0, 1)), constant_values=1)
-    norms = np.sqrt(weights @ np.square(features, dtype="float64"))
-    norms = np.where(norms > 0, norms, 1.0)
+    norms = np.zeros(features.shape[1] + 1)
+    for part in row_blocks(len(table)):
+        norms += weights[part] @ np.square(_and_one(features[part]))
+    norms = np.where(norms > 0, np.sqrt(norms), 1.0)
     gram = np.zeros((len(norms), len(norms)))
     product = np.zeros((len(norms), table.shape[1]))
-    for part in row_blocks(len(table)):
-        own = features[part] / norms
+    for part in row_blocks(len(table), 4_096):
+        own = _and_one(features[part]) / norms
         weighted = (own * weights[part, None]).T
         gram += weighted @ own
         product += weighted @ table[part]
@@ -257,6 +276,12 @@ def _regression(
     solution = np.linalg.lstsq(gram, product, rcond=_NOISE)[0]
     solution = (solution / norms[:, None]).astype("float32")
     return solution[:-1], solution[-1]
+
+
+def _and_one(features):
+    """Returns features in float64, and the one that is multiplied by a mean."""
+    features = features.astype("float64")
+    return np.pad(features, ((0, 0), (0, 1)), constant_values=1)
 
 
 def factors_in_bytes(
