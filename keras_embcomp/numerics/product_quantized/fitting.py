@@ -108,7 +108,8 @@ def product_codes(
         table / unit if unit != 1 else table,
         np.maximum(weights, _LEAST_WEIGHT),
     )
-    whole, rest, coded = np.arange(0), slice(None), rows
+    whole, coded = np.arange(0), rows
+    rest: Any = slice(None)
     if num_kept:
         order = kept_first(rows, weights)
         most = min(num_kept, len(rows) - 1)  # k-means needs one
@@ -247,8 +248,9 @@ def _distinct(table: Array, weights: Array) -> tuple[Array, Array, Array]:
         block = np.asarray(table[part], "float32") + np.float32(0)  # -0 is 0
         bits = np.ascontiguousarray(block).view("uint32").astype("uint64")
         keys[part] = bits @ (factors | np.uint64(1))
-    keys = np.ascontiguousarray(keys).view("V16").ravel()
-    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    _, first, which = np.unique(
+        keys.view("V16").ravel(), return_index=True, return_inverse=True
+    )
     if len(first) == len(table):
         return table, weights, np.arange(len(table))
     place = np.argsort(np.argsort(first))  # in the order of the table
@@ -278,7 +280,7 @@ def _regression(
     return solution[:-1], solution[-1]
 
 
-def _and_one(features):
+def _and_one(features: Array) -> Array:
     """Returns features in float64, and the one that is multiplied by a mean."""
     features = features.astype("float64")
     return np.pad(features, ((0, 0), (0, 1)), constant_values=1)
