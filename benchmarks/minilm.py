@@ -27,6 +27,7 @@ import keras_hub
 import numpy as np
 import tensorflow as tf
 import torch
+from methods import TITLES as METHODS
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
@@ -245,11 +246,12 @@ def cells(row, dense):
     accuracy = [f"{row[name]:.2f}" for name in ("SST-2", "CR", "MR")]
     if row is dense:
         return ("dense", "", *size, "", "", "", *accuracy)
-    title = " ".join([row["method"].replace("_", " "), row["format"] or ""])
-    if row["tables"] > 1:
-        title += f", {row['tables']} tables"
+    title = METHODS[row["method"]]
+    form = row["format"] or row["arguments"].get("factors_dtype")
+    title += f", {form}" if form else ""
+    title += f", {row['tables']} tables" if row["tables"] > 1 else ""
     return (
-        title.strip(),
+        title,
         f"{dense['table bytes'] / row['table bytes']:.1f}",
         *size,
         f"{row['error']:.3f}",
@@ -261,24 +263,35 @@ def cells(row, dense):
 
 def rows_of(ratios, all_tables, data):
     """Yields a name for each row, and a function that returns the row."""
-    backbone, tokenizer = minilm()
-    vectors = encode(backbone, tokenizer, data.sentences["test"])
-    data = data._replace(cosines=cosines_of(vectors, data.pairs))
 
-    def shrunk(plan):
-        small, chosen = compressed(backbone, plan)
-        return chosen | measure(small, tokenizer, data)
+    @functools.cache  # and not before a row needs it
+    def start():
+        backbone, tokenizer = minilm()
+        vectors = encode(backbone, tokenizer, data.sentences["test"])
+        cosines = cosines_of(vectors, data.pairs)
+        return backbone, tokenizer, data._replace(cosines=cosines), vectors
 
-    few = slice(COMPARED)
-    yield "original", lambda: compare(vectors[few], data.sentences["test"][few])
-    yield "dense", lambda: measure(backbone, tokenizer, data)
+    def original():
+        vectors = start()[-1][:COMPARED]
+        return compare(vectors, data.sentences["test"][:COMPARED])
+
+    def dense():
+        return measure(*start()[:3])
+
+    def shrunk(make_plan, ratio):
+        backbone, *others, _ = start()
+        small, chosen = compressed(backbone, make_plan(backbone, ratio=ratio))
+        return chosen | measure(small, *others)
+
+    yield "original", original
+    yield "dense", dense
     for ratio in ratios:
         yield (
             f"ratio {ratio:g}",
-            lambda ratio=ratio: shrunk(plan_of_table(backbone, ratio)),
+            functools.partial(shrunk, plan_of_table, ratio),
         )
     if all_tables:
-        yield "all", lambda: shrunk(plan_compression(backbone, ratio=WHOLE))
+        yield "all", functools.partial(shrunk, plan_compression, WHOLE)
 
 
 def run(options):
