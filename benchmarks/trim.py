@@ -31,7 +31,8 @@ from results import add, parse_options, read
 
 from keras_embcomp.text_tables import markdown
 
-PIECES, WIDTH, LENGTH, EPOCHS = 8_000, 192, 40, 2
+PIECES, WIDTH, LENGTH, EPOCHS = 8_000, 128, 32, 2
+SENTENCES = 12_000  # of each language, to train on
 
 
 def sentences(folder, split, language):
@@ -131,9 +132,9 @@ def languages(options):
     from keras_embcomp.layers.base import weight_bytes
 
     both = {x: sentences(options.data_dir, "train", x) for x in ("en", "de")}
-    texts = [*both["en"], *both["de"]]
-    tokenizer = tokenizer_of(texts)
-    rows = arrays(tokenizer, texts)
+    tokenizer = tokenizer_of([*both["en"], *both["de"]])
+    chosen = [text for x in both.values() for text in x[:SENTENCES]]
+    rows = arrays(tokenizer, chosen)
     np.random.default_rng(0).shuffle(rows)
     model = trained(tokenizer, rows)
     test = {x: sentences(options.data_dir, "test_2016_flickr", x) for x in both}

@@ -43,7 +43,8 @@ def plan_compression(
 
     Looks at every `Embedding`, `ReversibleEmbedding` (its two sides are one
     table, or two that are not tied) and `Dense` of 1,000 units or more that
-    has more units than inputs, wherever the model holds them. Methods and
+    has more units than inputs and whose outputs no other layer multiplies,
+    wherever the model holds them. Methods and
     number formats are tried on the tables themselves, of which k-means sees a
     sample; nothing is copied or changed.
 

@@ -151,7 +151,8 @@ def tables_of(model: keras.Model, frequencies: Any = None) -> list[Table]:
             looked += ", compressed already: `to_keras` makes it dense again"
         raise ValueError(
             "`model` must have an `Embedding`, or a `Dense` of "
-            f"{LEAST_UNITS:,} units or more and more units than inputs. "
+            f"{LEAST_UNITS:,} units or more, more than its inputs, that no "
+            "other layer multiplies. "
             f"Received: {looked or 'no layers'}"
         )
     counts = counts_of(frequencies, {t.path: len(t.values) for t in tables})
@@ -173,10 +174,54 @@ def dense_tables_of(model: keras.Model) -> list[Table]:
 
 def dense_places(model: keras.Model) -> list[Place]:
     """Returns the layers of a model that have a dense vocabulary table."""
-    return [place for place in places(model) if _is_table(place.layer)]
+    found = places(model)
+    hidden = hidden_sizes(found)
+    return [place for place in found if _is_table(place.layer, hidden)]
 
 
-def _is_table(layer):
+def hidden_sizes(found: list[Place]) -> set[int]:
+    """Returns the numbers of units that other layers of a model multiply.
+
+    A `Dense` with so many is a hidden layer, not a head: the first of a
+    feed-forward block, whose second reads 1,536 numbers, say. A number that an
+    embedding has rows is no such one: that of a vocabulary.
+    """
+    read = {
+        size
+        for _, layer in found
+        if layer.built and not is_embedding(layer)
+        for size in _inputs(layer)
+    }
+    rows = {
+        layer.input_dim
+        for _, layer in found
+        if isinstance(layer, (keras.layers.Embedding, CompressedEmbedding))
+    }
+    return read - rows
+
+
+def _inputs(layer):
+    """Yields the numbers of inputs that a layer's matrices may multiply."""
+    if isinstance(layer, (keras.layers.Dense, Compressed)):
+        yield layer.input_spec.axes[-1]  # whatever the kernel's format
+        return
+    for variable in layer.variables:
+        if len(variable.shape) > 1:
+            yield int(variable.shape[0])
+
+
+def is_head(layer: keras.layers.Dense, hidden: set[int]) -> bool:
+    """Returns whether a `Dense` has a row for each word of a vocabulary.
+
+    Args:
+        layer: A built `Dense`.
+        hidden: The result of `hidden_sizes`.
+    """
+    enough = max(LEAST_UNITS, layer.input_spec.axes[-1] + 1)
+    return layer.units >= enough and layer.units not in hidden
+
+
+def _is_table(layer, hidden):
     # A subclass with a call of its own computes something else.
     call = type(layer).call
     if layer.quantization_mode is not None or not layer.built:
@@ -185,7 +230,7 @@ def _is_table(layer):
         return True
     if call is not keras.layers.Dense.call:
         return False
-    return layer.units >= max(LEAST_UNITS, layer.kernel.shape[0] + 1)
+    return is_head(layer, hidden)
 
 
 def counts_of(frequencies: Any, sizes: dict[str, int]) -> dict[str, Any]:

@@ -8,7 +8,14 @@ from keras import ops
 
 from keras_embcomp.checks import frequency_weights
 from keras_embcomp.layers.base import Compressed, weight_bytes
-from keras_embcomp.models.find import LEAST_UNITS, Place, counts_of, places
+from keras_embcomp.models.find import (
+    LEAST_UNITS,
+    Place,
+    counts_of,
+    hidden_sizes,
+    is_head,
+    places,
+)
 from keras_embcomp.numerics.table_comparison import (
     compare_rows,
     neighbour_overlap,
@@ -31,9 +38,9 @@ def report(
     """Measures the vocabulary tables of a model, compressed and dense ones.
 
     They are its compressed layers, every `Embedding` and `ReversibleEmbedding`,
-    and each `Dense` of 1,000 units or more that has more units than inputs, in
-    nested models too. Lookups are timed, so let the machine be idle. The model
-    stays as it is.
+    and each `Dense` of 1,000 units or more that has more units than inputs and
+    whose outputs no other layer multiplies, in nested models too. Lookups are
+    timed, so let the machine be idle. The model stays as it is.
 
     Args:
         model: Built model of any class, or one built layer.
@@ -92,12 +99,15 @@ def report(
 
 def _tables(model):
     """Returns the places of the vocabulary tables of a model or layer."""
-    found = [place for place in _places(model, "model") if _is_table(place)]
+    known = _places(model, "model")
+    hidden = hidden_sizes(known)
+    found = [place for place in known if _is_table(place, hidden)]
     if not found:
         raise ValueError(
             "`model` must have a vocabulary table: a compressed layer, an "
-            f"`Embedding`, or a `Dense` of {LEAST_UNITS:,} units or more and "
-            f"more units than inputs. Received: model={model!r}"
+            f"`Embedding`, or a `Dense` of {LEAST_UNITS:,} units or more, more "
+            "than its inputs, that no other layer multiplies. "
+            f"Received: model={model!r}"
         )
     return found
 
@@ -115,10 +125,10 @@ def _places(model, name):
     return [Place(model.name, model)]
 
 
-def _is_table(place):
+def _is_table(place, hidden):
     layer = place.layer
     if isinstance(layer, keras.layers.Dense):
-        return layer.units >= max(LEAST_UNITS, _dense_shape(layer)[1] + 1)
+        return is_head(layer, hidden)
     return isinstance(layer, (Compressed, keras.layers.Embedding))
 
 

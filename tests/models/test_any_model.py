@@ -404,3 +404,20 @@ def test_says_which_layer_cannot_be_made_again():
     model = keras.Model(entry, Unsaid(ops.relu)(hidden))
     with pytest.raises(ValueError, match="config.*Received: layer 'unsaid'"):
         compress(model, ratio=4, method="low_rank")
+
+
+def test_a_hidden_layer_is_no_table():
+    """A real Transformer's first feed-forward layer has 1,536 units."""
+    ids = keras.Input((4,), dtype="int32")
+    states = layers.Embedding(WORDS, WIDTH, name="words")(ids)
+    wide = layers.Dense(1_536, activation="gelu", name="wide")(states)
+    states = states + layers.Dense(WIDTH, name="narrow")(wide)
+    logits = layers.Dense(1_200, name="head")(states)
+    model = keras.Model(ids, logits)
+    assert [p.path for p in dense_places(model)] == ["words", "head"]
+    assert [row.path for row in report(model).tables] == ["words", "head"]
+    # A head of as many units as an embedding has rows is one, though another
+    # layer may read as many numbers.
+    again = layers.Dense(WORDS, name="again")(states)
+    model = keras.Model(ids, layers.Dense(3, name="few")(again))
+    assert [p.path for p in dense_places(model)] == ["words", "again"]
