@@ -1,9 +1,10 @@
 """A real sentence encoder: MiniLM's weights in keras-hub's BERT.
 
 First the sentence vectors of Keras are compared with those of the PyTorch
-original, which has its own tokenizer. Then the vocabulary table is compressed,
-without any training. Each row says what that does to the cosines of pairs of
-sentences, and to a logistic regression on the sentence vectors.
+original, which has its own tokenizer. Then the vocabulary is trimmed to the
+pieces that the data use, and the table is compressed, without any training.
+Each row says what that does to the cosines of pairs of sentences, and to a
+logistic regression on the sentence vectors.
 
 Each row is saved when it is done. A second run continues where the first
 stopped.
@@ -34,11 +35,18 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 sys.path.append(str(Path(__file__).parent / "papers"))
 from results import add, read
 
-from keras_embcomp import compress, plan_compression
+from keras_embcomp import (
+    compress,
+    count_ids,
+    plan_compression,
+    trim_tokenizer,
+    trim_vocabulary,
+)
 from keras_embcomp.text_tables import markdown
 
 RATIOS = (4, 8, 14, 24)
-WHOLE = 8  # the ratio of the row of `--all-tables`
+COVERAGES = (1.0, 0.999, 0.99)
+BOTH = 0.999, 14  # a coverage and a ratio
 LENGTHS = (16, 24, 32, 48, 64, 128, 256)  # to pad to; the model's own limit is
 BATCH = 64  # 256 pieces, and no sentence is longer
 FILES = {
@@ -200,18 +208,9 @@ def compare(vectors, texts):
     }
 
 
-def plan_of_table(backbone, ratio):
-    """Returns a plan for the word pieces alone.
-
-    A plan for the whole model takes the feed-forward layers as tables too.
-    """
-    ids = keras.Input((None,), dtype="int32")
-    alone = keras.Model(ids, backbone.token_embedding(ids))
-    return plan_compression(alone, ratio=ratio)
-
-
-def compressed(backbone, plan):
+def compressed(backbone, ratio):
     """Returns a compressed copy, and what the plan chose for word pieces."""
+    plan = plan_compression(backbone, ratio=ratio)
     (entry,) = (t for t in plan.tables if t.layer == "token_embedding")
     small = compress(backbone, plan)
     (table,) = backbone.token_embedding.get_weights()
@@ -222,7 +221,6 @@ def compressed(backbone, plan):
         "arguments": entry.arguments,
         "expected error": entry.error,
         "error": float(np.linalg.norm(lost) / np.linalg.norm(table)),
-        "tables": sum(table.method != "keep" for table in plan.tables),
     }
 
 
@@ -246,22 +244,23 @@ def cells(row, dense):
     accuracy = [f"{row[name]:.2f}" for name in ("SST-2", "CR", "MR")]
     if row is dense:
         return ("dense", "", *size, "", "", "", *accuracy)
-    title = METHODS[row["method"]]
-    form = row["format"] or row["arguments"].get("factors_dtype")
-    title += f", {form}" if form else ""
-    title += f", {row['tables']} tables" if row["tables"] > 1 else ""
+    title = f"{row['rows']:,} rows" if "rows" in row else ""
+    if "method" in row:
+        title += ", " * bool(title) + METHODS[row["method"]]
+        form = row["format"] or row["arguments"].get("factors_dtype")
+        title += f", {form}" if form else ""
     return (
         title,
         f"{dense['table bytes'] / row['table bytes']:.1f}",
         *size,
-        f"{row['error']:.3f}",
+        f"{row['error']:.3f}" if "error" in row else "",
         f"{row['mean change']:.4f}",
         f"{row['largest change']:.3f}",
         *accuracy,
     )
 
 
-def rows_of(ratios, all_tables, data):
+def rows_of(ratios, data):
     """Yields a name for each row, and a function that returns the row."""
 
     @functools.cache  # and not before a row needs it
@@ -278,27 +277,42 @@ def rows_of(ratios, all_tables, data):
     def dense():
         return measure(*start()[:3])
 
-    def shrunk(make_plan, ratio):
+    def shrunk(ratio):
         backbone, *others, _ = start()
-        small, chosen = compressed(backbone, make_plan(backbone, ratio=ratio))
+        small, chosen = compressed(backbone, ratio)
         return chosen | measure(small, *others)
+
+    @functools.cache
+    def counts():
+        texts = np.concatenate(list(data.sentences.values())).tolist()
+        return count_ids(texts, tokenizer=start()[1])
+
+    def trimmed(coverage, ratio=None):
+        backbone, tokenizer, known, _ = start()
+        small, trimming = trim_vocabulary(
+            backbone, counts=counts(), coverage=coverage, tokenizer=tokenizer
+        )
+        chosen = {"rows": len(trimming.new_to_old)}
+        if ratio is not None:
+            small, more = compressed(small, ratio)
+            chosen |= more
+        new = trim_tokenizer(tokenizer, trimming)
+        return chosen | measure(small, new, known)
 
     yield "original", original
     yield "dense", dense
     for ratio in ratios:
-        yield (
-            f"ratio {ratio:g}",
-            functools.partial(shrunk, plan_of_table, ratio),
-        )
-    if all_tables:
-        yield "all", functools.partial(shrunk, plan_compression, WHOLE)
+        yield f"ratio {ratio:g}", functools.partial(shrunk, ratio)
+    for coverage in COVERAGES:
+        yield f"coverage {coverage:g}", functools.partial(trimmed, coverage)
+    yield "both", functools.partial(trimmed, *BOTH)
 
 
 def run(options):
     """Returns all rows by name; computes and saves those that are not done."""
     rows = {row["row"]: row for row in read(options.results)}
     data = load(options.data_dir)
-    for name, make in rows_of(options.ratios, options.all_tables, data):
+    for name, make in rows_of(options.ratios, data):
         if name not in rows:
             rows[name] = {"row": name, **make()}
             add(options.results, rows[name])
@@ -309,11 +323,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data-dir", default="../shared/data")
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS)
-    parser.add_argument(
-        "--all-tables",
-        action="store_true",
-        help=f"add a row: the plan of the whole model, at a ratio of {WHOLE}",
-    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--results", type=Path, default=Path("benchmarks/results/minilm.jsonl")
@@ -328,7 +337,7 @@ def main():
         if name != "row":
             print(f"Largest difference to PyTorch {name}: {value:.1e}")
     names = ["dense", *(f"ratio {ratio:g}" for ratio in options.ratios)]
-    names += ["all"] if options.all_tables else []
+    names += [*(f"coverage {coverage:g}" for coverage in COVERAGES), "both"]
     lines = [cells(rows[name], rows["dense"]) for name in names]
     print(markdown([TITLES, *lines], left=1))
 

@@ -16,7 +16,9 @@ from keras_embcomp import (
     compress,
     replace_layers,
     report,
+    resize_vocabulary,
     to_keras,
+    trim_vocabulary,
 )
 from keras_embcomp.models.find import dense_places
 
@@ -421,3 +423,29 @@ def test_a_hidden_layer_is_no_table():
     again = layers.Dense(WORDS, name="again")(states)
     model = keras.Model(ids, layers.Dense(3, name="few")(again))
     assert [p.path for p in dense_places(model)] == ["words", "again"]
+
+
+@pytest.mark.parametrize("table", ["dense", "compressed", "quantized by Keras"])
+def test_words_come_and_go(table):
+    ids = keras.Input((4,), dtype="int32")
+    words = layers.Embedding(50, 8, name="words")
+    model = keras.Model(ids, layers.Dense(50, name="head")(words(ids)))
+    if table == "compressed":
+        small = LowRankEmbedding.from_layer(words, rank=4)
+        small.quantize("int8")
+        model = replace_layers(model, {"words": small})
+    elif "Keras" in table:
+        for layer in model.layers[1:]:
+            layer.quantize("int8")
+    keep = np.arange(0, 50, 2)
+    trimmed, trimming = trim_vocabulary(model, keep)
+    x = np.array([[0, 4, 6, 8]])
+    before = ops.convert_to_numpy(model(x))
+    found = trimmed(trimming.renumbered(x))
+    assert_close(found, before[..., keep], atol=1e-6)
+    grown = resize_vocabulary(model, 53, like={50: {1: 0.5, 2: 0.5}})
+    found = ops.convert_to_numpy(grown(x))
+    assert_close(found[..., :50], before, atol=1e-6)
+    if table == "dense":
+        mean = before[..., 1:3].mean(axis=-1)
+        assert_close(found[..., 50], mean, atol=1e-6)
