@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_embcomp._types import ArrayLike
 from keras_embcomp.models.find import is_embedding
@@ -39,9 +40,10 @@ def trim_vocabulary(
     Args:
         model: Built model of any class that `compress` takes.
         keep: Ids to keep, or `None`.
-        counts: Counts of shape `(vocabulary,)`, as `count_ids` returns, or
-            `None`. The most frequent words are kept: all that were counted, or
-            as `size` or `coverage` say.
+        counts: Counts of shape `(vocabulary,)`, or one for each piece of the
+            tokenizer, as `count_ids` returns, or `None`. The most frequent
+            words are kept: all that were counted, or as `size` or `coverage`
+            say.
         size: Integer. How many words to keep.
         coverage: Number above 0 and at most 1. The share of all counts that
             the kept words must have.
@@ -76,6 +78,8 @@ def trim_vocabulary(
     special = set() if pieces is None else pieces.always_kept()
     if any(is_embedding(place.layer) for place in vocabulary.places):
         special |= {0}  # padding, nearly everywhere
+    if pieces is not None and counts is not None:
+        counts = _for_rows(counts, len(pieces.names()), vocabulary.size)
     trimming = chosen(
         Wanted(keep, counts, size, coverage, multiple_of),
         vocabulary.size,
@@ -85,6 +89,14 @@ def trim_vocabulary(
     layers = {id(layer): trim_tokenizer(layer, trimming) for layer in inside}
     small = with_words(model, vocabulary, trimming.new_to_old, layers)
     return small, trimming
+
+
+def _for_rows(counts, pieces, rows):
+    """Returns counts of pieces as counts of rows: no piece, no count."""
+    counts = np.asarray(counts)
+    if counts.shape != (pieces,):
+        return counts
+    return np.pad(counts, (0, rows - pieces))
 
 
 def _check_fits(pieces, vocabulary):

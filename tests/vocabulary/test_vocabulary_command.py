@@ -69,10 +69,7 @@ def test_a_model_and_a_tokenizer_json(corpus, tmp_path, capsys):
     tokenizer = ["--tokenizer", str(tmp_path / "tokenizer.json")]
     counts, output = tmp_path / "counts.npy", tmp_path / "small.keras"
     assert main(["count", corpus, str(counts), *tokenizer]) == 0
-    # The table has rows that no piece has.
-    padded = np.zeros(400)
-    padded[:360] = np.load(counts)
-    np.save(counts, padded)
+    assert len(np.load(counts)) == 360  # the table has more rows
     arguments = ["trim", str(tmp_path / "model.keras"), str(output)]
     arguments += ["--counts", str(counts), *tokenizer]
     arguments += ["--multiple-of", "8", "--texts", corpus]
