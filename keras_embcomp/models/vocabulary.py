@@ -63,7 +63,7 @@ def vocabulary_of(
         place.path
         for place in shared
         if isinstance(place.layer, keras.layers.Dense)
-        and place.layer.kernel.shape[0] >= size
+        and place.layer.input_spec.axes[-1] >= size
         and place.layer is not found[-1].layer
     ]
     sides = [is_embedding(place.layer) for place in shared]
