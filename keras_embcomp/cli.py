@@ -428,7 +428,8 @@ def _trim(options):
     texts = [] if options.texts is None else read_data(options.texts)
     if isinstance(new, str):  # the text of a tokenizer.json
         path = _checked(_beside(output, ".tokenizer.json"), options)
-        path.write_text(new, "utf-8")
+        with _written(path, options) as temporary:
+            temporary.write_text(new, "utf-8")
         new = path
     both = tokenizer, new
     change = described(source.model, model, both, trimming, texts)

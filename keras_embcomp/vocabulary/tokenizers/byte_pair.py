@@ -2,17 +2,16 @@
 
 from keras_embcomp.vocabulary.tokenizers.merges import Merges
 from keras_embcomp.vocabulary.tokenizers.pieces import (
-    Pieces,
+    HubPieces,
     is_a,
     remade,
     special_ids,
 )
-from keras_embcomp.vocabulary.tokenizers.word_piece import ragged_lists
 
 _END = "</w>"  # CLIP's
 
 
-class BytePairs(Pieces):
+class BytePairs(HubPieces):
     """The pieces of a `BytePairTokenizer`: bytes, and what merges make."""
 
     def __init__(self, tokenizer):
@@ -74,6 +73,3 @@ class BytePairs(Pieces):
         new = remade(self.tokenizer, **config)
         new.set_vocabulary_and_merges(vocabulary, merges)
         return new
-
-    def encoded(self, texts):
-        return ragged_lists(self.tokenizer.tokenize(list(texts)))

@@ -57,6 +57,14 @@ class Pieces(abc.ABC):
             )
 
 
+class HubPieces(Pieces):
+    """The pieces of a tokenizer of keras-hub."""
+
+    def encoded(self, texts):
+        ids = self.tokenizer.tokenize(list(texts))
+        return ids.to_list() if hasattr(ids, "to_list") else ids  # ragged
+
+
 def special_ids(tokenizer: Any) -> set[int]:
     """Returns the ids that a tokenizer of keras-hub keeps as attributes."""
     ids = {

@@ -9,19 +9,18 @@ from typing import Any
 
 from keras_embcomp.vocabulary.tokenizers.merges import Merges
 from keras_embcomp.vocabulary.tokenizers.pieces import (
-    Pieces,
+    HubPieces,
     is_a,
     remade,
     special_ids,
 )
-from keras_embcomp.vocabulary.tokenizers.word_piece import ragged_lists
 
 SPACE = "\u2581"  # bytes would write it as what it looks like
 _BPE = 2
 _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
 
 
-class SentencePieces(Pieces):
+class SentencePieces(HubPieces):
     """The pieces of a `SentencePieceTokenizer`.
 
     Ids are those of the tokenizer: some classes put pieces before and after
@@ -35,6 +34,8 @@ class SentencePieces(Pieces):
             int(tokenizer.token_to_id(piece.piece))
             for piece in self._model.pieces
         ]
+        names = [piece.piece for piece in self._model.pieces]
+        self._by_name = dict(zip(names, self._ids, strict=True))
         self._merges = None
         if self._model.trainer_spec.model_type == _BPE:
             self._merges = Merges.from_scores(
@@ -66,11 +67,7 @@ class SentencePieces(Pieces):
             return set()
         name = self.tokenizer.id_to_token(piece)
         parts = self._merges.made_of(name)
-        known = zip(self._model.pieces, self._ids, strict=True)
-        by_name = self.__dict__.setdefault(
-            "_by_name", {p.piece: index for p, index in known}
-        )
-        return {by_name[part] for part in parts if part in by_name}
+        return {self._by_name[part] for part in parts & self._by_name.keys()}
 
     def rewritten(self, kept):
         chosen = set(kept)
@@ -83,9 +80,6 @@ class SentencePieces(Pieces):
         new = remade(self.tokenizer, proto=None)
         new.set_proto(model.SerializeToString())
         return new
-
-    def encoded(self, texts):
-        return ragged_lists(self.tokenizer.tokenize(list(texts)))
 
 
 def read_model(proto: bytes) -> Any:

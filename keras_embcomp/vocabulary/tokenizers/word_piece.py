@@ -6,14 +6,14 @@ pieces.
 """
 
 from keras_embcomp.vocabulary.tokenizers.pieces import (
-    Pieces,
+    HubPieces,
     is_a,
     remade,
     special_ids,
 )
 
 
-class WordPieces(Pieces):
+class WordPieces(HubPieces):
     """The pieces of a `WordPieceTokenizer`."""
 
     @classmethod
@@ -34,11 +34,3 @@ class WordPieces(Pieces):
         new = remade(self.tokenizer, vocabulary=None)
         new.set_vocabulary([names[old] for old in kept])
         return new
-
-    def encoded(self, texts):
-        return ragged_lists(self.tokenizer.tokenize(list(texts)))
-
-
-def ragged_lists(ids):
-    """Returns what a tokenizer of keras-hub returns for a list of texts."""
-    return ids.to_list() if hasattr(ids, "to_list") else ids
