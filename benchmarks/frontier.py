@@ -4,14 +4,20 @@ The tables are MiniLM's, and GloVe's. GloVe's errors are weighted by the counts
 of `wordfreq`. A row is a method at a ratio: the bytes of the dense table over
 the bytes of the saved `.keras` file. It has the relative error, how many of the
 ten nearest neighbours of a table row stay, and for GloVe the accuracy of a
-linear classifier of IMDB reviews on mean rows (`--data-dir`). The limit is the
-error of a Gaussian with the same covariance (reverse water-filling). If rows
-are Gaussian, no code with as many bits per row has a smaller error.
+linear classifier of IMDB reviews on mean rows (`--data-dir`).
+
+Three limits are beside them, of codes that take as many bits a row and nothing
+else: that of Gaussian rows with the table's covariance (reverse water-filling);
+that of Gaussian rows of unlike scales, which is lower, as real rows have unlike
+norms; and an ideal entropy-coded scalar quantiser of the principal directions,
+which cannot be decoded row by row.
 
 Each row is saved when it is done. A second run continues where the first
 stopped.
 
     python benchmarks/frontier.py --data-dir ../shared/data
+
+`--methods` names rows, such as "trellis codes, high".
 """
 
 import argparse
@@ -32,23 +38,28 @@ from keras_embcomp.compression.choose import (
     best_plan,
     tries_of,
 )
+from keras_embcomp.layers.methods import method_named
 from keras_embcomp.models.find import Table
-from keras_embcomp.numerics.product_quantized.budgets import (
-    principal_variances,
-    water_filled,
-)
+from keras_embcomp.numerics.limits import gaussian_limit, scaled_limit
 from keras_embcomp.numerics.table_comparison import (
     compare_rows,
     neighbour_overlap,
 )
+from keras_embcomp.numerics.trellis.allocation import rotation_of
 from keras_embcomp.reporting.costs import file_bytes
 from keras_embcomp.text_tables import markdown
 
 RESULTS = Path("benchmarks/results/frontier.jsonl")
-RATIOS = {"MiniLM": (4, 8, 14, 16, 24, 32, 64), "GloVe": (4, 8, 16, 32, 64)}
+RATIOS = {
+    "MiniLM": (4, 8, 14, 16, 24, 32, 64),
+    "GloVe": (4, 8, 16, 32, 64),
+    "GloVe, words alike": (4, 8, 16, 32),
+}
 FILE_BYTES = 24_000  # in a .keras file, beside its weights
 HIDDEN = "distilled, hidden layer"
-LEFT_OUT = {("GloVe", HIDDEN)}  # ten minutes for each row
+LEFT_OUT = {
+    (name, HIDDEN) for name in ("GloVe", "GloVe, words alike")
+}  # ten minutes for each row
 NAMES = TITLES | {"distilled": HIDDEN, "tensor_train": "tensor train, 2 cores"}
 KERAS = {"Keras int8": "int8", "Keras int4": "int4"}  # one size each
 VALUES = {
@@ -63,21 +74,45 @@ def tries():
     found = {}
     for method in in_order():
         name = NAMES.get(method.name, title(method))
-        found[name] = [(method.name, None)]
+        for effort in method.efforts or ("",):
+            own = f"{name}, {effort}" if effort else name
+            found[own] = [(method, None, effort)]
         for form in filter(None, method.formats_of_auto):
-            found[f"{name}, {form}"] = [(method.name, form)]
+            found[f"{name}, {form}"] = [(method, form, "low")]
     return {**found, "plan": tries_of("auto")}  # what `compress` takes
 
 
 TRIES = tries()
 
 
-def limit(table, ratio, weights):
-    """Returns the relative error of reverse water-filling."""
-    variances = principal_variances(table, weights)
-    bits = 32 * table.shape[1] / ratio
-    square = np.sum(weights @ np.square(table)) / weights.sum()
-    return np.sqrt(water_filled(variances, bits).sum() / square)
+def entropy_coded(table, weights, bits):
+    """Returns the relative error of an ideal entropy-coded scalar quantiser.
+
+    Steps are alike in all directions, of which each has its own code.
+    """
+    rotation = rotation_of(table, weights)
+    rows = ((table - rotation.mean) @ rotation.directions).T
+    low, high = 1e-4, 20 * np.sqrt(rotation.variances[0])
+    shares = weights / weights.sum()
+    for _ in range(24):
+        step = np.sqrt(low * high)
+        used = error = 0.0
+        for row in rows:
+            _, codes = np.unique(np.round(row / step), return_inverse=True)
+            odds = np.bincount(codes) / len(codes)
+            used -= odds @ np.log2(odds)
+            sizes = np.maximum(np.bincount(codes, shares), 1e-30)
+            centres = np.bincount(codes, shares * row) / sizes
+            error += shares @ np.square(row - centres[codes])
+        low, high = (step, high) if used > bits else (low, step)
+    return float(np.sqrt(error / (shares @ np.square(table).sum(axis=1))))
+
+
+LIMITS = {
+    "limit, Gaussian rows": gaussian_limit,
+    "limit, rows of unlike scale": scaled_limit,
+    "entropy-coded scalar": entropy_coded,
+}
 
 
 def keras_layer(table, mode):
@@ -138,8 +173,9 @@ def measured(rows, table, weights, reviews):
 def row_of(table, counts, ratio, name, reviews):
     """Returns a row of results, or `None` if a method cannot be so small."""
     weights, size = frequency_weights(counts, len(table)), 4 * table.size
-    if name == "limit":
-        return {"error": limit(table, ratio, weights)}
+    if name in LIMITS:
+        bits = 32 * table.shape[1] / ratio
+        return {"error": LIMITS[name](table, weights, bits)}
     start, plan = time.time(), None
     if name in KERAS:
         layer = keras_layer(table, KERAS[name])
@@ -150,7 +186,11 @@ def row_of(table, counts, ratio, name, reviews):
         except UnreachableError:
             return None
         layer = fitted(
-            plan.method, plan.number_format, plan.arguments, table, counts
+            method_named(plan.method),
+            plan.number_format,
+            plan.arguments,
+            table,
+            counts,
         )
     model = keras.Sequential([keras.Input((4,), dtype="int32"), layer])
     found = {"bytes": file_bytes(model), "seconds": time.time() - start}
@@ -200,6 +240,8 @@ def new_row(table, counts, ratio, method, reviews):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data-dir", help="for the accuracy on IMDB")
+    parser.add_argument("--methods", nargs="+", help="default: all of them")
+    parser.add_argument("--tables", nargs="+", default=[*RATIOS])
     options = parser.parse_args()
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -211,12 +253,18 @@ def main():
     tables = {
         "MiniLM": (minilm()[1], None, None),
         "GloVe": (table, counts, reviews),
+        "GloVe, words alike": (table, None, reviews),
     }
     for name, (table, counts, reviews) in tables.items():
         jobs = [(method, 1) for method in ("dense", *KERAS)]
-        jobs += [(m, r) for m in (*TRIES, "limit") for r in RATIOS[name]]
+        names = (*TRIES, *LIMITS)
+        jobs += [(method, r) for method in names for r in RATIOS[name]]
         for method, ratio in jobs:
             if (name, method, ratio) in done or (name, method) in LEFT_OUT:
+                continue
+            if method not in (options.methods or (*names, "dense", *KERAS)):
+                continue
+            if name not in options.tables:
                 continue
             row = new_row(
                 table.astype("float32"), counts, ratio, method, reviews

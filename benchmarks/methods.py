@@ -26,6 +26,7 @@ TITLES = {
     "group_reduce": "GroupReduce",
     "distilled": "distilled",
     "product_codes": "product codes",
+    "trellis_codes": "trellis codes",
 }
 
 
@@ -102,6 +103,18 @@ def _codes_of_a_byte(rows, width, ratio):
     return {"num_parts": parts, "part_width": width // parts}
 
 
+def _bytes_of_groups(rows, width, ratio):
+    """Returns three groups of strings whose steps have a byte."""
+    return {
+        "group_bytes": (width // 4, width // 8, width // 16),
+        "group_sizes": _three_groups(rows, width, ratio)["group_sizes"],
+        "num_parts": width // 4,
+        "part_width": 4,
+        "step_bits": 8,
+        "state_bits": 12,
+    }
+
+
 def _parts_of_eight(rows, width, ratio):
     return {"num_parts": width // 8, "part_width": 8, "codebook_size": 256}
 
@@ -129,6 +142,11 @@ SIZES = {
             "num_subvectors": rows // 4,
             "num_parts": 8,
         },
+        "accelerator, private": lambda rows, width, ratio: {
+            "num_subvectors": rows // 4,
+            "num_parts": 8,
+            "num_private": rows // 100,
+        },
         "formats": lambda rows, width, ratio: {"num_subvectors": rows},
         "litert": {"num_subvectors": 25_000},
         "serving": {"num_subvectors": 50_000},
@@ -136,6 +154,13 @@ SIZES = {
             "num_subvectors": int(rows * 8 / ratio),
             "num_parts": 8,
         },
+    },
+    "trellis_codes": {
+        "accelerator": lambda rows, width, ratio: {
+            "group_bytes": width // 4,
+            "state_bits": 12,
+        },
+        "accelerator, groups": _bytes_of_groups,
     },
     "group_reduce": {
         "accelerator": _three_groups,

@@ -240,9 +240,7 @@ def table(rows):
 
 def main():
     choices = ("languages", "memory")
-    options = parse_options(
-        __doc__.split("\n")[0], "trim", None, default=choices, choices=choices
-    )
+    options = parse_options(__doc__.split("\n")[0], "trim", None, choices)
     done = {row["name"] for row in read(options.results)}
     if options.rows == ["memory"]:
         memory(options)

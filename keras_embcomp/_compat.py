@@ -6,6 +6,7 @@ for each, which fails by name when a release moves it.
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -43,6 +44,7 @@ __all__ = [
     "int4_block_size",
     "litert_schema",
     "mark_quantized",
+    "numpy_for_tf2onnx",
     "outputs_of",
     "own_variables",
     "producer",
@@ -319,6 +321,18 @@ def litert_schema() -> Any:
     from tensorflow.lite.python import schema_py_generated
 
     return schema_py_generated
+
+
+def numpy_for_tf2onnx() -> None:
+    """Lets tf2onnx 1.17 run on NumPy 2, as `model.export` of Keras does.
+
+    It asks for a name that NumPy no longer has.
+    """
+    from keras.src.export.tf2onnx_lib import patch_tf2onnx
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "In the future `np.object`")
+        patch_tf2onnx()
 
 
 def replace_input(operation: Any, index: int, tensor: Tensor) -> None:

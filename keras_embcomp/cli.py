@@ -17,8 +17,10 @@ from keras_embcomp.compression.plan import CompressionPlan
 from keras_embcomp.compression.sweep import sweep
 from keras_embcomp.deploy.litert.export import export_litert
 from keras_embcomp.deploy.litert.prepare import FORMATS
+from keras_embcomp.deploy.onnx.export import export_onnx
 from keras_embcomp.deploy.serving.export import export_serving
 from keras_embcomp.files import written_whole
+from keras_embcomp.layers.method import EFFORTS
 from keras_embcomp.layers.methods import METHODS
 from keras_embcomp.models.read import KINDS, read_counts, read_model
 from keras_embcomp.reporting.measure import report
@@ -40,6 +42,7 @@ _EPILOG = """examples:
   keras-embcomp report small.keras --baseline model.keras --plot report.png
   keras-embcomp sweep model.keras --ratios 4 16 64 --plot sweep.png
   keras-embcomp export small.keras small.tflite --format int8 --batch 1
+  keras-embcomp export small.keras small.onnx --format int4
   keras-embcomp export small.keras served_model --version 3
   keras-embcomp compress gpt2.keras small.keras --ratio 8 --import keras_hub
   keras-embcomp count corpus.txt counts.npy --tokenizer my_preset
@@ -50,8 +53,9 @@ and GloVe (.txt, .vec, also .gz), which becomes a model of one embedding.
 The exit code is 0, 1 with a line that says what is wrong, or 130 after Ctrl-C.
 """
 _FOLDER = (
-    "an output that ends in .tflite is a file for LiteRT; a name without a "
-    "dot, or a folder that exists, is a served model"
+    "an output that ends in .tflite is a file for LiteRT, one that ends in "
+    ".onnx is for ONNX Runtime; a name without a dot, or a folder that exists, "
+    "is a served model"
 )
 
 
@@ -142,9 +146,11 @@ def _parser():
 
 def _add_export(command):
     export = command(
-        "export", _export, "write a model for LiteRT or TensorFlow Serving"
+        "export",
+        _export,
+        "write a model for LiteRT, ONNX Runtime or TensorFlow Serving",
     )
-    _add_output(export, "output", _FOLDER, "a .tflite file")
+    _add_output(export, "output", _FOLDER, "a .tflite or .onnx file")
     export.add_argument(
         "--version", type=int, help="of a served model; the next by default"
     )
@@ -152,10 +158,10 @@ def _add_export(command):
         "--format",
         default="float32",
         choices=list(FORMATS),
-        help="of the tables in a .tflite file",
+        help="of the tables in a file; one that ends in .onnx has no float16",
     )
-    export.add_argument("--batch", type=int, help="fixed in a .tflite file")
-    export.add_argument("--sequence", type=int, help="fixed in a .tflite file")
+    export.add_argument("--batch", type=int, help="fixed in a file")
+    export.add_argument("--sequence", type=int, help="fixed in a file")
 
 
 def _add_count(command):
@@ -206,6 +212,11 @@ def _add_goal(parser):
         choices=["auto", *(method.name for method in METHODS)],
         help="auto if not given",
     )
+    parser.add_argument(
+        "--effort",
+        choices=EFFORTS,
+        help="low if not given; high is nearer to the table, and slower",
+    )
     parser.add_argument("--frequencies", help="counts: .npy, or one a line")
     return goal
 
@@ -247,6 +258,7 @@ def _goal(options):
         "max_error": options.max_error,
         "max_bytes": options.max_bytes,
         "method": options.method or "auto",
+        "effort": options.effort or "low",
     }
 
 
@@ -273,11 +285,13 @@ def _compress(options):
     output = _checked(options.output, options, ".keras")
     model, counts = read_model(options.model), _counts(options)
     if options.plan is not None:
-        if options.method is not None:
-            raise ValueError(
-                "--plan must come without --method, as the plan names its "
-                f"methods. Received: --method {options.method}"
-            )
+        for name in ("method", "effort"):
+            given = getattr(options, name)
+            if given is not None:
+                raise ValueError(
+                    f"--plan must come without --{name}, as the plan has what "
+                    f"follows from it. Received: --{name} {given}"
+                )
         plan = CompressionPlan.load(options.plan)
     else:
         plan = plan_compression(model, frequencies=counts, **_goal(options))
@@ -325,12 +339,18 @@ def _sweep(options):
 
 
 def _export(options):
-    if options.output.suffix.lower() == ".tflite":
-        return _export_litert(options)
+    suffix = options.output.suffix.lower()
+    if suffix == ".tflite":
+        return _export_file(options, export_litert, options.format)
+    if suffix == ".onnx":
+        as_it_is = options.format == "float32"
+        return _export_file(
+            options, export_onnx, None if as_it_is else options.format
+        )
     return _export_serving(options)
 
 
-def _export_litert(options):
+def _export_file(options, export, table_format):
     output = _checked(options.output, options)
     if options.version is not None:
         raise ValueError(
@@ -339,10 +359,10 @@ def _export_litert(options):
         )
     model = read_model(options.model)
     with _written(output, options) as temporary:
-        written = export_litert(
+        written = export(
             model,
             temporary,
-            options.format,
+            table_format,
             batch=options.batch,
             sequence=options.sequence,
         )
@@ -362,15 +382,15 @@ def _export_serving(options):
         )
     if options.overwrite:
         raise ValueError(
-            "--overwrite is for a .tflite file: a server may have a version "
-            "open, so each export of a served model is a new one. "
+            "--overwrite is for a .tflite or .onnx file: a server may have a "
+            "version open, so each export of a served model is a new one. "
             f"Received: {output}"
         )
     fixed = options.batch, options.sequence
     if options.format != "float32" or fixed != (None, None):
         raise ValueError(
             "--format, --batch and --sequence are for an output that ends in "
-            f".tflite. Received: {output}"
+            f".tflite or .onnx. Received: {output}"
         )
     model = read_model(options.model)
     folder = export_serving(model, output, version=options.version)

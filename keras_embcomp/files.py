@@ -20,6 +20,17 @@ _OWNER = re.compile(
 )
 
 
+def checked_path(path: str | os.PathLike) -> Path:
+    """Returns the path of a file to write, or raises `ValueError`."""
+    path = Path(path).expanduser()
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(
+            "`path` must be a file in a folder that exists. "
+            f"Received: path={path}"
+        )
+    return path
+
+
 @contextlib.contextmanager
 def written_whole(
     path: str | os.PathLike, overwrite: bool = True

@@ -1,5 +1,6 @@
 """What every test shares: seeds, and a compiler for the backend in use."""
 
+import collections
 import gc
 import os
 
@@ -55,3 +56,16 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "tensorflow_only: exports, and what uses them"
     )
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints the files that took longest: what to look at if a run is slow."""
+    seconds = collections.Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if hasattr(report, "duration"):
+                seconds[report.nodeid.split("::")[0]] += report.duration
+    if sum(seconds.values()) > 60:
+        terminalreporter.section("seconds by file")
+        for name, total in seconds.most_common(25):
+            terminalreporter.line(f"{total:7.0f}  {name}")

@@ -78,6 +78,9 @@ def test_compresses_by_a_plan_or_a_goal(dense, tmp_path, capsys):
     both = ["--plan", str(plan), "--method", "low_rank", "--overwrite"]
     assert main(["compress", dense, str(small), *both]) == 1
     assert "--plan must come without --method" in capsys.readouterr().err
+    both[2:4] = ["--effort", "high"]
+    assert main(["compress", dense, str(small), *both]) == 1
+    assert "--plan must come without --effort" in capsys.readouterr().err
     arguments = ["compress", dense, str(small), *goal, "--json"]
     assert main(arguments) == 1
     assert "unless --overwrite" in capsys.readouterr().err
@@ -175,7 +178,7 @@ def test_help_shows_an_example(capsys):
     assert "keras-embcomp compress model.keras" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["m.onnx", "m.h5", "m.keras", "model.v1"])
+@pytest.mark.parametrize("name", ["m.h5", "m.keras", "model.v1"])
 def test_an_unknown_suffix_is_refused(saved, tmp_path, capsys, name):
     assert main(["export", saved, str(tmp_path / name)]) == 1
     error = capsys.readouterr().err
@@ -195,7 +198,7 @@ def test_options_that_mean_nothing_are_refused(saved, tmp_path, capsys):
     lite, folder = tmp_path / "model.tflite", tmp_path / "served"
     for output, option, message in (
         (lite, ["--version", "3"], "--version is for the folder of a served"),
-        (folder, ["--overwrite"], "--overwrite is for a .tflite file"),
+        (folder, ["--overwrite"], "--overwrite is for a .tflite or .onnx file"),
         (folder, ["--batch", "1"], "an output that ends in .tflite"),
         (folder, ["--version", "0"], "`version` must be a positive integer"),
     ):

@@ -199,6 +199,19 @@ def test_litert_schema_reads_and_writes_a_file():
 
 
 @pytest.mark.tensorflow_only
+def test_numpy_for_tf2onnx_lets_it_convert():
+    tf2onnx = pytest.importorskip("tf2onnx")
+    tf = pytest.importorskip("tensorflow")
+    _compat.numpy_for_tf2onnx()
+
+    @tf.function(input_signature=[tf.TensorSpec((2,), name="x")])
+    def sums(x):
+        return x + tf.range(2.0)
+
+    proto, _ = tf2onnx.convert.from_function(sums, sums.input_signature)
+    assert [entry.name for entry in proto.graph.input] == ["x"]
+
+
 def test_replace_input_changes_what_an_operation_reads():
     import tensorflow as tf
 

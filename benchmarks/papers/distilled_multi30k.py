@@ -191,11 +191,7 @@ def table(rows):
 
 def main():
     options = parse_options(
-        __doc__.split("\n")[0],
-        "distilled_multi30k",
-        None,
-        default=list(ROWS),
-        choices=ROWS,
+        __doc__.split("\n")[0], "distilled_multi30k", None, ROWS
     )
     experiment = Experiment(options)
     for name in options.rows:

@@ -254,11 +254,7 @@ def table(rows):
 
 def main():
     options = parse_options(
-        __doc__.split("\n")[0],
-        "groupreduce_ptb",
-        [0],
-        default=list(ROWS),
-        choices=ROWS,
+        __doc__.split("\n")[0], "groupreduce_ptb", [0], ROWS
     )
     run(options.data_dir, options.rows, options.results)
     print(table(read(options.results)))

@@ -18,7 +18,7 @@ import numpy as np
 from dense import DenseGradientEmbedding
 from keras import ops
 from ptb import fit, language_model, load, perplexity
-from results import add, parse_options, read
+from results import add, missing, parse_options, read
 
 from keras_embcomp import HashedEmbedding, HashedSoftmax
 from keras_embcomp.numerics.lookup import take_rows
@@ -86,28 +86,24 @@ ROWS = {
 def run(data_dir, names, seeds, results):
     """Trains the rows that the results do not have yet."""
     words, (train, validation, test) = load(data_dir)
-    done = {(row["name"], row["seed"]) for row in read(results)}
-    for seed in seeds:
-        for name in names:
-            if (name, seed) in done:
-                continue
-            keras.utils.set_random_seed(seed)
-            embedding, head = (make(len(words)) for make in ROWS[name])
-            embedding.build()
-            model = language_model(embedding, head, UNITS, DROPOUT)
-            start = time.time()
-            perplexities = fit(model, train, validation, RATE, EPOCHS)
-            row = {
-                "name": name,
-                "seed": seed,
-                "test": perplexity(model, test),
-                "validation": perplexities,
-                "embedding": embedding.count_params(),
-                "head": head.count_params(),
-                "seconds": time.time() - start,
-            }
-            add(results, row)
-            keras.utils.clear_session()
+    for name, seed in missing(results, names, seeds):
+        keras.utils.set_random_seed(seed)
+        embedding, head = (make(len(words)) for make in ROWS[name])
+        embedding.build()
+        model = language_model(embedding, head, UNITS, DROPOUT)
+        start = time.time()
+        perplexities = fit(model, train, validation, RATE, EPOCHS)
+        row = {
+            "name": name,
+            "seed": seed,
+            "test": perplexity(model, test),
+            "validation": perplexities,
+            "embedding": embedding.count_params(),
+            "head": head.count_params(),
+            "seconds": time.time() - start,
+        }
+        add(results, row)
+        keras.utils.clear_session()
 
 
 def table(rows):
@@ -148,13 +144,7 @@ def table(rows):
 
 
 def main():
-    options = parse_options(
-        __doc__.split("\n")[0],
-        "slim_ptb",
-        [0],
-        default=list(ROWS),
-        choices=ROWS,
-    )
+    options = parse_options(__doc__.split("\n")[0], "slim_ptb", [0], ROWS)
     run(options.data_dir, options.rows, options.seeds, options.results)
     print(table(read(options.results)))
 

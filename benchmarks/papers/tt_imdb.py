@@ -20,7 +20,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from dense import DenseGradientEmbedding
-from results import add, parse_options, read
+from results import add, missing, parse_options, read
 
 from keras_embcomp import TTEmbedding
 from keras_embcomp.text_tables import markdown
@@ -123,43 +123,39 @@ class BestWeights(keras.callbacks.Callback):
 def run(data_dir, names, seeds, results):
     """Trains the rows that the results do not have yet."""
     train, validation, test = load(data_dir)
-    done = {(row["name"], row["seed"]) for row in read(results)}
-    for seed in seeds:
-        for name in names:
-            if (name, seed) in done:
-                continue
-            keras.utils.set_random_seed(seed)
-            shape, rate = ROWS[name]
-            model = classifier(embedding(shape))
-            model.compile(
-                keras.optimizers.Adam(rate),
-                "binary_crossentropy",
-                metrics=["accuracy"],
-                jit_compile=False,  # XLA makes the LSTM slower on CPU
-            )
-            best, start = BestWeights(), time.time()
-            model.fit(
-                *train,
-                BATCH_SIZE,
-                EPOCHS,
-                validation_data=validation,
-                validation_batch_size=1_000,
-                callbacks=[best],
-                verbose=2,
-            )
-            seconds = time.time() - start
-            model.set_weights(best.weights)
-            row = {
-                "name": name,
-                "seed": seed,
-                "test": model.evaluate(*test, 1_000, verbose=0)[1],
-                "validation": best.accuracies,
-                "embedding": model.layers[1].count_params(),
-                "parameters": model.count_params(),
-                "seconds": seconds,
-            }
-            add(results, row)
-            keras.utils.clear_session()
+    for name, seed in missing(results, names, seeds):
+        keras.utils.set_random_seed(seed)
+        shape, rate = ROWS[name]
+        model = classifier(embedding(shape))
+        model.compile(
+            keras.optimizers.Adam(rate),
+            "binary_crossentropy",
+            metrics=["accuracy"],
+            jit_compile=False,  # XLA makes the LSTM slower on CPU
+        )
+        best, start = BestWeights(), time.time()
+        model.fit(
+            *train,
+            BATCH_SIZE,
+            EPOCHS,
+            validation_data=validation,
+            validation_batch_size=1_000,
+            callbacks=[best],
+            verbose=2,
+        )
+        seconds = time.time() - start
+        model.set_weights(best.weights)
+        row = {
+            "name": name,
+            "seed": seed,
+            "test": model.evaluate(*test, 1_000, verbose=0)[1],
+            "validation": best.accuracies,
+            "embedding": model.layers[1].count_params(),
+            "parameters": model.count_params(),
+            "seconds": seconds,
+        }
+        add(results, row)
+        keras.utils.clear_session()
 
 
 def _natural_order(name):
@@ -205,9 +201,7 @@ def table(rows):
 
 
 def main():
-    options = parse_options(
-        __doc__.split("\n")[0], "tt_imdb", [0], default=list(ROWS), choices=ROWS
-    )
+    options = parse_options(__doc__.split("\n")[0], "tt_imdb", [0], ROWS)
     run(options.data_dir, options.rows, options.seeds, options.results)
     print(table(read(options.results)))
 

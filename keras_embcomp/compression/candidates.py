@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from keras_embcomp._compat import unallocated
 from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.layers.base import Compressed, weight_bytes
 from keras_embcomp.layers.method import Arguments, Method, Shape
 from keras_embcomp.layers.quantization import quantized_policy
+from keras_embcomp.numerics.quantized import Format
 
-_BYTES = {None: 4.0, "int8": 1.0, "int4": 0.5}
 _TRIES = 6
 
 
@@ -17,27 +18,45 @@ def arguments_for(
     table: Array,
     max_bytes: float,
     weights: Array,
+    effort: str = "low",
 ) -> tuple[Arguments, int] | None:
     """Returns arguments of `from_dense` that keep to so many bytes.
+
+    Args:
+        method: A method.
+        number_format: One of its formats.
+        table: Array of shape `(vocabulary, width)`.
+        max_bytes: Number.
+        weights: Array of shape `(vocabulary,)`, of mean 1.
+        effort: One of `EFFORTS`.
 
     Returns:
         The arguments, and the bytes of a layer with them; `None` if the
         method's smallest layer takes more.
     """
-    parameters = max_bytes / _BYTES[number_format]
+    each = _bytes_of_number(number_format)
+    parameters = max_bytes / each
     for _ in range(_TRIES):
         try:
-            arguments = method.sizes(table, parameters, weights)
+            arguments = method.sizes(
+                table, parameters, weights, **method.efforts.get(effort, {})
+            )
         except ValueError:  # the smallest layer has more parameters
             return None
         held = structure_bytes(method, number_format, arguments, table.shape)
         if held <= max_bytes:
             return arguments, held
-        excess = (held - max_bytes) / _BYTES[number_format]
+        excess = (held - max_bytes) / each
         parameters -= max(1.005 * excess, 0.01 * parameters)
         if parameters < 1:
             return None
     return None
+
+
+def _bytes_of_number(number_format):
+    if number_format is None:
+        return 4.0
+    return 1 / Format(number_format, None).levels.in_byte
 
 
 def least_bytes(method: Method, number_format: str | None, shape: Shape) -> int:
@@ -53,8 +72,9 @@ def structure_bytes(
     shape: Shape,
 ) -> int:
     """Returns the bytes of a layer with such arguments."""
-    layer = structured(method, number_format, arguments, shape)
-    return weight_bytes(layer.weights)
+    with unallocated():
+        layer = structured(method, number_format, arguments, shape)
+        return weight_bytes(layer.weights)
 
 
 def structured(
@@ -66,7 +86,7 @@ def structured(
     """Returns a layer with such arguments, whose weights are not fitted."""
     dtype = "float32"
     if number_format is not None:
-        dtype = f"{number_format}_from_float32"
+        dtype = quantized_policy(number_format, "float32")
     make: Any = method.embedding
     layer = make(*shape, **arguments, dtype=dtype)
     layer.build()

@@ -14,16 +14,17 @@ from keras_embcomp.compression.candidates import (
     least_bytes,
 )
 from keras_embcomp.compression.plan import CompressionPlan, TablePlan
-from keras_embcomp.layers.method import Method
+from keras_embcomp.layers.method import EFFORTS, Method
 from keras_embcomp.layers.methods import METHODS, method_named
 from keras_embcomp.models.find import Table, tables_of
 from keras_embcomp.numerics.blocks import row_blocks, squared_norms
 
-# A method and a number format.
-Try: TypeAlias = tuple[Method, str | None]
+# A method, a number format and an effort.
+Try: TypeAlias = tuple[Method, str | None, str]
 
 _SHARES = (0.5, 0.7, 1.0, 1.4, 2.0)
 _SMALL = 1e-3  # of the budget: a table that is kept
+_LARGE = 2**26  # bytes, for which a collection of garbage is worth its time
 _RATIOS = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
 
 
@@ -38,6 +39,7 @@ def plan_compression(
     max_bytes: float | None = None,
     frequencies: Any = None,
     method: str = "auto",
+    effort: str = "low",
 ) -> CompressionPlan:
     """Returns how to compress the vocabulary tables of a trained model.
 
@@ -57,8 +59,11 @@ def plan_compression(
         frequencies: Counts of the rows, of shape `(vocabulary,)`, or a
             dictionary of them by path of the layer. If given, a row's squared
             error is weighed by its count.
-        method: `"auto"`, or the one to use: `"product_codes"`, `"low_rank"`,
-            `"group_reduce"`, `"distilled"`, `"tensor_train"` or `"hashed"`.
+        method: `"auto"`, or the one to use: `"trellis_codes"`,
+            `"product_codes"`, `"low_rank"`, `"group_reduce"`, `"distilled"`,
+            `"tensor_train"` or `"hashed"`.
+        effort: `"low"`, or `"high"` for trellis codes that are some percent
+            nearer to the table and take four times as long to fit.
 
     Returns:
         A `CompressionPlan`.
@@ -75,8 +80,8 @@ def plan_compression(
     >>> plan.bytes_before / plan.bytes_after > 8
     True
     """
-    check_goal(ratio, max_error, max_bytes)
-    tries = tries_of(method)
+    check_goal(ratio=ratio, max_error=max_error, max_bytes=max_bytes)
+    tries = tries_of(method, effort)
     tables = tables_of(model, frequencies)
     if max_error is not None:
         return CompressionPlan(
@@ -129,15 +134,13 @@ def _of_several(tables, budget, tries):
     return _divided(tables, curves, budget, tries)
 
 
-def check_goal(
-    ratio: float | None, max_error: float | None, max_bytes: float | None
-) -> None:
+def check_goal(**goals: float | None) -> None:
     """Raises unless one goal is given, and in its range."""
-    goals = {"ratio": ratio, "max_error": max_error, "max_bytes": max_bytes}
     given = {name: x for name, x in goals.items() if x is not None}
     if len(given) != 1:
+        *names, last = (f"`{name}`" for name in goals)
         raise ValueError(
-            "One of `ratio`, `max_error` and `max_bytes` must be given. "
+            f"One of {', '.join(names)} and {last} must be given. "
             f"Received: {', '.join(given) or 'none of them'}"
         )
     ((name, value),) = given.items()
@@ -150,8 +153,13 @@ def check_goal(
         )
 
 
-def tries_of(name: str) -> list[Try]:
+def tries_of(name: str, effort: str = "low") -> list[Try]:
     """Returns the methods and number formats to try for a method's name."""
+    if effort not in EFFORTS:
+        raise ValueError(
+            f"`effort` must be one of {', '.join(EFFORTS)}. "
+            f"Received: effort={effort}"
+        )
     names = [method.name for method in METHODS]
     if name != "auto" and name not in names:
         raise ValueError(
@@ -159,9 +167,13 @@ def tries_of(name: str) -> list[Try]:
             f"Received: method={name}"
         )
     if name == "auto":
-        return [(m, form) for m in METHODS for form in m.formats_of_auto]
+        return [
+            (method, form, effort)
+            for method in METHODS
+            for form in method.formats_of_auto
+        ]
     method = method_named(name)
-    return [(method, form) for form in method.formats]
+    return [(method, form, effort) for form in method.formats]
 
 
 def best_plan(table: Table, max_bytes: float, tries: list[Try]) -> TablePlan:
@@ -178,9 +190,9 @@ def _best(table, max_bytes, tries):
     """Returns the plan of least error that takes at most so many bytes."""
     weights = frequency_weights(table.counts, len(table.values))
     plans = []
-    for method, number_format in _suited(table, tries):
+    for method, number_format, effort in _suited(table, tries):
         found = arguments_for(
-            method, number_format, table.values, max_bytes, weights
+            method, number_format, table.values, max_bytes, weights, effort
         )
         if found is None:
             continue
@@ -199,7 +211,7 @@ def _smallest(table, tries):
     """Returns the smallest plan there is for a table."""
     shape = table.values.shape
     tries = _suited(table, tries)
-    method, number_format = min(
+    method, number_format, _ = min(
         tries, key=lambda how: least_bytes(how[0], how[1], shape)
     )
     return _plan(
@@ -287,7 +299,7 @@ def _divided(tables, curves, budget, tries):
 
 def _unreachable(budget, tables, tries):
     least = sum(
-        min(least_bytes(m, form, table.values.shape) for m, form in tries)
+        min(least_bytes(m, form, table.values.shape) for m, form, _ in tries)
         for table in tables
     )
     return UnreachableError(
@@ -315,7 +327,8 @@ def _relative_error(method, number_format, arguments, table, counts):
             for part in row_blocks(len(table))
         )
         del layer
-        gc.collect()  # Keras' layers are cycles, and tables may be large
+        if table.nbytes > _LARGE:
+            gc.collect()  # Keras' layers are cycles, which would wait for it
     return float(np.sqrt(lost / squares))
 
 

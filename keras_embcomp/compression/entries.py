@@ -59,8 +59,7 @@ def check_structure(
         )
     _check_arguments(side or found.embedding, arguments)
     try:
-        with unallocated():
-            held = structure_bytes(found, number_format, arguments, shape)
+        held = structure_bytes(found, number_format, arguments, shape)
     except (TypeError, ValueError, OverflowError, MemoryError) as error:
         raise ValueError(
             f"`arguments` must be those of `{found.embedding.__name__}` for a "

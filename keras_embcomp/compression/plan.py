@@ -37,7 +37,7 @@ class TablePlan:
         layer: Path of the layer in the model.
         shape: Rows and width of the table.
         method: Name of a method, or `"keep"` to leave the layer as it is.
-        number_format: `None` for float32, `"int8"` or `"int4"`.
+        number_format: `None` for float32, or a mode of `quantize`.
         arguments: Structural arguments of the method's `from_dense`.
         bytes_before: Bytes of the dense table.
         bytes_after: Bytes of the compressed layer, without a bias.

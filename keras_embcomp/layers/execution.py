@@ -24,6 +24,9 @@ class FileTables(Protocol):
     def product(self, hidden: Tensor, table: Factor) -> Tensor:
         """Returns `hidden @ table.T`, as `Execution.times_rows`."""
 
+    def unpacks(self, table: Factor) -> None:
+        """Notes that a table is unpacked whole from its bytes."""
+
 
 class LayerExecution(Execution):
     """Runs a call of a layer, whose factors may be quantized.
@@ -86,6 +89,8 @@ class LayerExecution(Execution):
     def whole(
         self, factor: Factor, dtype: str, inputs: Tensor | None = None
     ) -> Tensor:
+        if self.file_tables is not None:
+            self.file_tables.unpacks(factor)
         return _of_dtype(factor, lambda x: self.kept_out(x, inputs), dtype)
 
     def rows_between(
@@ -96,6 +101,9 @@ class LayerExecution(Execution):
         dtype: str,
         inputs: Tensor | None = None,
     ) -> Tensor:
+        if self.file_tables is not None:
+            self.file_tables.unpacks(factor)
+
         def pick(rows):
             if self.exporting:
                 return self._kept_out(rows, inputs, start, end)
@@ -204,7 +212,14 @@ def for_export(
     Args:
         file_tables, variables: As for `LayerExecution`.
     """
-    token = _current.set(LayerExecution(True, file_tables, variables))
+    with running(LayerExecution(True, file_tables, variables)):
+        yield
+
+
+@contextlib.contextmanager
+def running(execution: LayerExecution) -> Iterator[None]:
+    """Within it, calls run as an execution says."""
+    token = _current.set(execution)
     try:
         yield
     finally:

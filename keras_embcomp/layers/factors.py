@@ -110,15 +110,19 @@ class RoundedFactor:
 
 
 class PackedFactor(RoundedFactor):
-    """A factor in bytes; its `values` hold one or two integers each."""
+    """A factor in bytes; its `values` hold one integer each, or several."""
 
     def _decoded(self, values, scales):
         return unpacked(values, self.form, self.columns) * scales
 
     def integers(self) -> Array:
-        """Returns the integers as an int8 array of shape `(rows, columns)`."""
+        """Returns the integers as an int8 array of shape `(rows, columns)`.
+
+        Scales multiply them and the `shift` of the format.
+        """
         values = unpacked(self.values, self.form, self.columns)
-        return ops.convert_to_numpy(values).astype("int8")
+        values = ops.convert_to_numpy(values) - self.form.shift
+        return values.astype("int8")
 
     def scaled(
         self, integers: Tensor, pick: Callable[[Tensor], Tensor]

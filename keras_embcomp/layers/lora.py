@@ -177,7 +177,7 @@ class Adaptable(Quantizable):
     def _pack_difference(self):
         """Stores the rows of the difference in 8 bits; for inference only."""
         a = self.lora_embeddings_a
-        values, shape, form = in_numpy(a), tuple(a.shape), Format(8, None)
+        values, shape, form = in_numpy(a), tuple(a.shape), Format("int8", None)
         with rebuilt(self, [a]):
             self.lora_embeddings_a = self._add_rounded(
                 "lora_embeddings_a", shape, form, False, {}

@@ -7,8 +7,10 @@ from keras_embcomp.layers.low_rank.method import LOW_RANK
 from keras_embcomp.layers.method import Method
 from keras_embcomp.layers.product_quantized.method import PRODUCT_QUANTIZED
 from keras_embcomp.layers.tensor_train.method import TENSOR_TRAIN
+from keras_embcomp.layers.trellis.method import TRELLIS
 
 METHODS: tuple[Method, ...] = (
+    TRELLIS,
     PRODUCT_QUANTIZED,
     LOW_RANK,
     GROUP_REDUCE,

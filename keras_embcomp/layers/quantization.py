@@ -1,5 +1,6 @@
-"""Quantization: factors in floats, in 8 or 4 bits, or trained as if so."""
+"""Quantization: factors in floats, in 8 bits or fewer, or trained as if so."""
 
+import functools
 import math
 from typing import Any
 
@@ -20,22 +21,26 @@ from keras_embcomp.layers.factors import (
     RoundedFactor,
     in_numpy,
 )
-from keras_embcomp.numerics.quantized import Format
-
-_BITS = {"int8": 8, "int4": 4}
-_BLOCK = 128  # as Keras' default for 4 bits
+from keras_embcomp.layers.policies import (
+    BLOCK,
+    OWN_MODES,
+    parsed,
+    policy_named,
+)
+from keras_embcomp.numerics.quantized import MODES, Format
 
 
 class Quantizable(keras.layers.Layer):
-    """A layer whose matrices, its factors, may be stored in 8 or 4 bits.
+    """A layer whose matrices, its factors, may be stored in 8 bits or fewer.
 
     Factors are created with `_add_factor`; `quantize` and `fake_quantize`
     create all weights again, in the order of `build`, so that a layer that was
     quantized and one that is built from its config have the same weights.
 
     Args:
-        fake_quantization: `None`, `"int8"`, `"int4"` or `"int4/<columns of a
-            block>"`: what `fake_quantize` did.
+        fake_quantization: `None`, `"int8"`, or `"int4"`, `"int2"` or
+            `"ternary"` with `"/<columns of a block>"`: what `fake_quantize`
+            did.
         **kwargs: Base layer keyword arguments.
     """
 
@@ -43,16 +48,32 @@ class Quantizable(keras.layers.Layer):
     dtype_policy: Any
     trainable: Any
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        layer = super().__new__(cls, *args, **kwargs)
+        # Keras gives each layer a `quantize` that refuses other modes.
+        of_keras = layer.quantize
+
+        @functools.wraps(of_keras)
+        def quantize(mode=None, config=None, **arguments):
+            if mode not in OWN_MODES:
+                return of_keras(mode, config=config, **arguments)
+            _check_arguments(layer, mode, config)
+            return layer._quantize(mode, config)
+
+        layer.quantize = quantize
+        return layer
+
     def __init__(
         self, fake_quantization: str | None = None, **kwargs: Any
     ) -> None:
+        if "dtype" in kwargs:
+            kwargs["dtype"] = policy_named(kwargs["dtype"])
         super().__init__(**kwargs)
         self._factors: dict[str, Any] = {}
-        if fake_quantization == "int4":
-            fake_quantization = f"int4/{_BLOCK}"
-        self.fake_quantization = fake_quantization
         if fake_quantization is not None:
-            _format_named(fake_quantization)
+            mode, block = parsed(fake_quantization, "fake_quantization")
+            fake_quantization = _name(mode, block)
+        self.fake_quantization = fake_quantization
 
     def _add_factor(
         self,
@@ -68,7 +89,7 @@ class Quantizable(keras.layers.Layer):
             shape: Tuple. A vector is always stored in floats.
             shared: Boolean. Whether all rows of the table are made with all of
                 it: then it is small beside what it is multiplied with, and
-                has 8 bits where others have 4.
+                has 8 bits where others have fewer.
             **kwargs: Arguments of `add_weight`.
         """
         if len(shape) == 1:
@@ -77,7 +98,7 @@ class Quantizable(keras.layers.Layer):
         if form is None:
             factor = self.add_weight(name=name, shape=shape, **kwargs)
         else:
-            form = form._replace(bits=8) if shared else form
+            form = form._replace(mode="int8") if shared else form
             factor = self._add_rounded(name, shape, form, fake, kwargs)
         self._factors[name] = factor
         return factor
@@ -88,9 +109,11 @@ class Quantizable(keras.layers.Layer):
         if mode is None:
             if self.fake_quantization is None:
                 return None, False
-            return _format_named(self.fake_quantization), True
+            return _format(*parsed(self.fake_quantization, "")), True
         _check_mode(mode)
         mark_quantized(self)
+        if mode in OWN_MODES:
+            return _format(mode, self.dtype_policy.block_size), False
         return _format(mode, int4_block_size(self)), False
 
     def _add_rounded(self, name, shape, form, fake, kwargs):
@@ -135,31 +158,37 @@ class Quantizable(keras.layers.Layer):
     def quantize(
         self, mode: str, type_check: bool = True, config: Any = None
     ) -> None:
-        """Stores the factors in 8 or 4 bits; they no longer train.
+        """Stores the factors in 8 bits or fewer; they no longer train.
 
         A layer that was trained with `fake_quantize` of the same mode keeps
         the rounding that it was trained with.
 
         Args:
-            mode: `"int8"` or `"int4"`.
+            mode: `"int8"`, `"int4"`, `"int2"` (four numbers a byte) or
+                `"ternary"` (five a byte). Keras' `model.quantize` takes the
+                first two only: call the layer for the others.
             type_check: For Keras.
             config: `keras.quantizers.Int4QuantizationConfig(block_size=b)`
                 gives every `b` entries of a row a scale, and -1 the whole row;
-                the default is 128.
+                the default is 128. It is for all modes but `"int8"`.
 
         Raises:
             ValueError: if the layer is not built or quantized already.
             NotImplementedError: if the mode is another one, or the layer has
                 no factors of floats.
         """
+        self._quantize(mode, config)
+
+    def _quantize(self, mode, config):
         _check_mode(mode)
         self._check_factors(mode, config)
-        name = _name(mode, config)
+        name = _name(mode, _block(config))
         values = self._values(keep=self.fake_quantization == name)
         self.fake_quantization = None
         mark_quantized(self)  # the setter would call this method again
         if self.quantization_mode is None:
-            self.dtype_policy = f"{name}_from_{self.dtype_policy.name}"
+            policy = f"{name}_from_{self.dtype_policy.name}"
+            self.dtype_policy = policy_named(policy)
         self._rebuild(*values)
 
     def fake_quantize(self, mode: str, config: Any = None) -> None:
@@ -170,7 +199,7 @@ class Quantizable(keras.layers.Layer):
         same arguments then changes no output. A model must be compiled after.
 
         Args:
-            mode: `"int8"` or `"int4"`.
+            mode: `"int8"`, `"int4"`, `"int2"` or `"ternary"`.
             config: As for `quantize`.
 
         Raises:
@@ -179,11 +208,14 @@ class Quantizable(keras.layers.Layer):
                 no factors of floats.
         """
         _check_mode(mode)
-        config = quantization_config(mode, config)
-        check_can_quantize(self, mode)
+        if mode in OWN_MODES:
+            _check_arguments(self, mode, config)
+        else:
+            config = quantization_config(mode, config)
+            check_can_quantize(self, mode)
         self._check_factors(mode, config)
         values = self._values(keep=False)
-        self.fake_quantization = _name(mode, config)
+        self.fake_quantization = _name(mode, _block(config))
         self._rebuild(*values)
 
     def _keep_rounding(self) -> None:
@@ -274,40 +306,51 @@ def quantized_policy(mode: str, policy: Any) -> str:
     """Returns the name of the dtype policy of a layer after `quantize(mode)`.
 
     Args:
-        mode: `"int8"` or `"int4"`.
+        mode: As for `quantize`.
         policy: The layer's policy of floats, or its name.
     """
     _check_mode(mode)
-    name = _name(mode, quantization_config(mode, None))
+    name = _name(mode, BLOCK)
     return f"{name}_from_{keras.dtype_policies.get(policy).name}"
 
 
 def _check_mode(mode):
-    if mode not in _BITS:
+    if mode not in MODES:
         raise NotImplementedError(
-            f"`mode` must be one of {', '.join(_BITS)}. Received: mode={mode}"
+            f"`mode` must be one of {', '.join(MODES)}. Received: mode={mode}"
         )
 
 
-def _name(mode, config):
+def _check_arguments(layer, mode, config):
+    """Raises what Keras raises for its modes, for those that it lacks."""
+    if config is not None and not hasattr(config, "block_size"):
+        raise ValueError(
+            "`config` must have a `block_size`, as `Int4QuantizationConfig` "
+            f"has. Received: config={config}"
+        )
+    if not layer.built:
+        raise ValueError(
+            "Cannot quantize a layer that isn't yet built. "
+            f"Received: layer '{layer.name}', mode={mode}"
+        )
+    if layer.quantization_mode is not None:
+        raise ValueError(
+            f"Layer '{layer.name}' is already quantized. "
+            f"Received: mode={mode}, of {layer.dtype_policy.name}"
+        )
+
+
+def _block(config):
+    """Returns the columns of a block, -1 for all of a row."""
+    return BLOCK if config is None else getattr(config, "block_size", -1) or -1
+
+
+def _name(mode, block):
     """Returns the name of a mode in dtype policies."""
-    block = getattr(config, "block_size", None)
-    return mode if mode == "int8" else f"int4/{block or -1}"
+    return mode if mode == "int8" else f"{mode}/{block}"
 
 
 def _format(mode, block):
     if mode == "int8":
-        return Format(8, _BLOCK)
-    return Format(4, block if block and block > 0 else None)
-
-
-def _format_named(name):
-    """Returns the format that a `fake_quantization` names."""
-    mode, _, block = str(name).partition("/")
-    block = block or str(_BLOCK)
-    if mode not in _BITS or not block.removeprefix("-").isdigit():
-        raise ValueError(
-            "`fake_quantization` must be int8, int4 or int4/<columns of a "
-            f"block>. Received: fake_quantization={name}"
-        )
-    return _format(mode, int(block))
+        return Format(mode, BLOCK)
+    return Format(mode, block if block and block > 0 else None)

@@ -74,7 +74,7 @@ def inside_and_outside(
     range, such a lookup must gather from beyond its own table too. The backend
     then does what it does for the dense table.
     """
-    if not execution.exporting:
+    if execution.for_onnx or not execution.exporting:
         ids = ops.where(ops.less(ids, 0), ids + vocabulary, ids)
     elif keras.backend.standardize_dtype(ids.dtype) == "int64":
         # LiteRT divides int32 only.

@@ -78,6 +78,23 @@ def weighted_gram(
     return gram
 
 
+def low_rank_from_parameters(
+    vocabulary: int, width: int, parameters: float
+) -> int:
+    """Returns the largest rank of a low-rank table for a budget; at least 1.
+
+    The table has `rank * (V + d)` parameters; the rank is at most `width`.
+
+    Args:
+        vocabulary: Integer. Rows of the table.
+        width: Integer. Columns of the table.
+        parameters: Number. The budget. Rank 1 may exceed it.
+    """
+    positive_int("vocabulary", vocabulary)
+    positive_int("width", width)
+    return min(max(int(parameters // (vocabulary + width)), 1), width)
+
+
 def low_rank_from_fraction(vocabulary: int, width: int, fraction: float) -> int:
     """Returns the largest rank that keeps at most a fraction of a table.
 

@@ -13,14 +13,12 @@ import keras
 from keras import ops
 
 from keras_embcomp._types import Tensor
+from keras_embcomp.numerics.loops import Output, scan
 
 _BLOCK_NUMBERS = 2**22
 _SMALLEST_BLOCK = 256
 _BELOW_ALL = -1e30
 
-# Takes what a loop carries and the slices of a block; returns what the loop
-# carries on, and the outputs of the block.
-Step: TypeAlias = Callable[..., tuple[list[Tensor], Sequence[Tensor]]]
 # Takes the gradient of a function's result; returns that of each argument.
 Pull: TypeAlias = Callable[[Tensor], Sequence[Tensor]]
 
@@ -217,7 +215,7 @@ def _sums(
 
     zeros = ops.zeros_like(operands.shared[0][:, 0])
     start = [zeros + _BELOW_ALL] + with_totals * [zeros]
-    found, _ = _scan(add, start, operands.per_block(), 0)
+    found, _ = scan(add, start, operands.per_block())
     return found
 
 
@@ -263,7 +261,12 @@ def _gradients(
         return carry, found[len(shared) :]
 
     start = [ops.zeros_like(tensor) for tensor in shared]
-    of_shared, of_rows = _scan(pull, start, operands.per_block(), num_rows)
+    tensors = operands.per_block()
+    like = [
+        Output(tuple(x.shape[1:]), keras.backend.standardize_dtype(x.dtype))
+        for x in tensors[1 : 1 + num_rows]
+    ]
+    of_shared, of_rows = scan(pull, start, tensors, like)
     return (*of_shared, *of_rows)
 
 
@@ -273,71 +276,6 @@ def _padded(tensor: Tensor, size: int) -> Tensor:
         return ops.convert_to_tensor(tensor)
     padding = [(0, missing)] + [(0, 0)] * (len(tensor.shape) - 1)
     return ops.pad(tensor, padding)
-
-
-def _scan(
-    step: Step,
-    carry: list[Tensor],
-    tensors: Sequence[Tensor],
-    num_outputs: int,
-) -> tuple[list[Tensor], Sequence[Tensor]]:
-    """Calls `step(carry, *slices)` for the slices of tensors in turn.
-
-    Args:
-        step: Returns the next carry, and `num_outputs` tensors. These have the
-            shapes of the slices after the first.
-        carry: List of tensors.
-        tensors: Tensors of equal length.
-        num_outputs: Integer.
-
-    Returns:
-        The last carry, and the stacks of the outputs.
-    """
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        return jax.lax.scan(lambda c, x: step(c, *x), carry, tensors)
-    if backend == "tensorflow":
-        return _scan_in_tensorflow(step, carry, tensors, num_outputs)
-    outputs = []
-    for slices in zip(*tensors, strict=True):
-        carry, found = step(carry, *slices)
-        outputs.append(found)
-    return carry, [ops.stack(one) for one in zip(*outputs, strict=True)]
-
-
-def _scan_in_tensorflow(
-    step: Step,
-    carry: list[Tensor],
-    tensors: Sequence[Tensor],
-    num_outputs: int,
-) -> tuple[list[Tensor], Sequence[Tensor]]:
-    import tensorflow as tf
-
-    count = tensors[0].shape[0]
-    arrays = [
-        tf.TensorArray(tensor.dtype, size=count, element_shape=tensor.shape[1:])
-        for tensor in tensors[1 : 1 + num_outputs]
-    ]
-
-    def body(
-        number: Tensor, carry: list[Tensor], arrays: list[Any]
-    ) -> tuple[Tensor, list[Tensor], list[Any]]:
-        carry, found = step(carry, *(tensor[number] for tensor in tensors))
-        arrays = [
-            array.write(number, one)
-            for array, one in zip(arrays, found, strict=True)
-        ]
-        return number + 1, carry, arrays
-
-    _, carry, arrays = tf.while_loop(
-        lambda number, *_: number < count,
-        body,
-        (tf.constant(0), list(carry), arrays),
-        parallel_iterations=1,  # so that one block is in memory
-    )
-    return carry, [array.stack() for array in arrays]
 
 
 def _vjp(

@@ -3,12 +3,15 @@
 import math
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_embcomp._types import Array
 from keras_embcomp.layers.base import weight_bytes
 from keras_embcomp.models.find import is_embedding
 
@@ -72,23 +75,32 @@ def lookup_times(
     more than a gigabyte.
     """
     inputs = _inputs(layer, dense_shape)
-    lookups = [_lookup(layer, inputs)]
+    lookups = [compiled_call(layer, inputs)]
     dense = isinstance(layer, (keras.layers.Embedding, keras.layers.Dense))
     if not dense and 4 * math.prod(dense_shape) <= _LARGEST_REFERENCE:
         reference = _dense_reference(layer, dense_shape)
-        lookups.append(_lookup(reference, inputs))
-    for _ in range(_WARM_UPS):
-        for lookup in lookups:
-            lookup()
-    times: list[list[float]] = []
-    end = time.perf_counter() + _SECONDS
-    while len(times) < _REPEATS and (not times or time.perf_counter() < end):
-        times.append([_seconds(lookup) for lookup in lookups])
-    medians = np.median(times, axis=0)
+        lookups.append(compiled_call(reference, inputs))
+    medians = median_seconds(lookups)
     if dense:
         return float(medians[0]), 1.0
     ratio = float(medians[0] / medians[1]) if len(medians) == 2 else None
     return float(medians[0]), ratio
+
+
+def median_seconds(calls: Sequence[Callable[[], Any]]) -> Array:
+    """Returns the median time of each of some calls, which take turns.
+
+    So a busy machine slows all. It takes a second or so, after three calls of
+    each that are not timed.
+    """
+    for _ in range(_WARM_UPS):
+        for call in calls:
+            call()
+    times: list[list[float]] = []
+    end = time.perf_counter() + _SECONDS
+    while len(times) < _REPEATS and (not times or time.perf_counter() < end):
+        times.append([_seconds(call) for call in calls])
+    return np.median(times, axis=0)
 
 
 def operations(
@@ -159,8 +171,11 @@ def _dense_reference(layer, dense_shape):
     return reference
 
 
-def _lookup(layer, inputs):
-    """Returns a function without arguments that looks up and waits."""
+def compiled_call(layer: keras.Layer, inputs: Array) -> Callable[[], Array]:
+    """Returns a function without arguments that calls a layer and waits.
+
+    It is compiled on TensorFlow and JAX.
+    """
 
     def first_number(outputs):  # what is waited for, small enough to copy
         return outputs, ops.cast(outputs[0, 0], "float32")
@@ -176,11 +191,16 @@ def _lookup(layer, inputs):
         function = jax.jit(
             lambda *arguments: first_number(layer.stateless_call(*arguments)[0])
         )
-        arguments = (
-            [variable.value for variable in layer.trainable_variables],
-            [variable.value for variable in layer.non_trainable_variables],
-            jax.numpy.asarray(inputs),
-        )
+        tensor = jax.numpy.asarray(inputs)
+
+        def values():  # anew, as a training step gives the old ones away
+            return (
+                [variable.value for variable in layer.trainable_variables],
+                [variable.value for variable in layer.non_trainable_variables],
+                tensor,
+            )
+
+        return lambda: ops.convert_to_numpy(function(*values())[1])
     else:
 
         def function(inputs):
@@ -190,7 +210,7 @@ def _lookup(layer, inputs):
     return lambda: ops.convert_to_numpy(function(*arguments)[1])
 
 
-def _seconds(lookup):
+def _seconds(call):
     start = time.perf_counter()
-    lookup()
+    call()
     return time.perf_counter() - start

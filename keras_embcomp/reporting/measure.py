@@ -16,6 +16,7 @@ from keras_embcomp.models.find import (
     is_head,
     places,
 )
+from keras_embcomp.numerics.limits import scaled_limit
 from keras_embcomp.numerics.table_comparison import (
     compare_rows,
     neighbour_overlap,
@@ -203,11 +204,14 @@ def _losses(place, baseline, frequencies):
     rows = compare_rows(table, dense)
     deciles = rows.deciles(frequencies)
     error = rows.error()
+    weights = np.ones(len(dense)) if frequencies is None else frequencies
+    bits = 8 * weight_bytes(place.layer.weights) / len(dense)
     return {
         "error": error,
         "weighted_error": (
             None if frequencies is None else rows.error(frequencies)
         ),
+        "limit": scaled_limit(dense, weights, bits),
         "cosine": float(np.mean(rows.cosines)),
         "neighbour_overlap": (
             neighbour_overlap(table, dense)

@@ -1,10 +1,9 @@
 """The picture of a report: errors by frequency, and bytes by layer."""
 
 import os
-from pathlib import Path
 from typing import Any
 
-from keras_embcomp.files import written_whole
+from keras_embcomp.files import checked_path, written_whole
 
 _DENSE_COLOUR, _COLOUR = "#8a94a3", "#1b7f79"
 _BAR = 0.36
@@ -13,12 +12,7 @@ _LONGEST_NAME = 28
 
 def plot_report(report: Any, path: str | os.PathLike) -> None:
     """Writes the picture of a `Report` to a file, or raises."""
-    path = Path(path).expanduser()
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(
-            "`path` must be a file in a folder that exists. "
-            f"Received: path={path}"
-        )
+    path = checked_path(path)
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

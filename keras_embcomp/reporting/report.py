@@ -20,6 +20,7 @@ _COLUMNS = {
     "latency_ratio": ("x dense time", "{:.2f}"),
     "error": ("error", "{:.3f}"),
     "weighted_error": ("weighted error", "{:.3f}"),
+    "limit": ("limit", "{:.3f}"),
     "cosine": ("cosine", "{:.3f}"),
     "neighbour_overlap": ("neighbours", "{:.1%}"),
 }
@@ -46,6 +47,9 @@ class TableReport:
             would be too large.
         error: Norm of the difference to the baseline's table over its norm.
         weighted_error: The same, with squared errors weighed by frequencies.
+        limit: The least error of Gaussian rows with the covariance and the
+            lengths of the baseline's, in as many bytes: what the best of codes
+            would lose. Weighed by frequencies where there are some.
         cosine: Mean cosine of a row and the baseline's.
         neighbour_overlap: Share of the 10 nearest neighbours of rows, by
             cosine, that are neighbours in the baseline, for a sample of 500.
@@ -65,6 +69,7 @@ class TableReport:
     latency_ratio: float | None
     error: float | None = None
     weighted_error: float | None = None
+    limit: float | None = None
     cosine: float | None = None
     neighbour_overlap: float | None = None
     decile_errors: tuple[float, ...] = ()

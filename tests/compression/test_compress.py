@@ -11,7 +11,7 @@ import keras_embcomp
 from keras_embcomp import (
     CompressionPlan,
     LowRankEmbedding,
-    ProductQuantizedSoftmax,
+    TrellisCodedSoftmax,
     compress,
     plan_compression,
     to_keras,
@@ -240,10 +240,10 @@ def test_plans_are_printed_edited_and_kept(model, plan, tmp_path):
     assert json.loads((tmp_path / "plan.json").read_text())["tables"]
     plan.tables = plan.tables[-1:]
     entry = plan.tables[0]
-    entry.arguments = {**entry.arguments, "num_parts": 2}
+    entry.arguments = {**entry.arguments, "seed": 2}
     small = compress(model, plan)
-    assert isinstance(small.get_layer("label"), ProductQuantizedSoftmax)
-    assert small.get_layer("label").num_parts == 2
+    assert isinstance(small.get_layer("label"), TrellisCodedSoftmax)
+    assert small.get_layer("label").seed == 2
     assert isinstance(small.get_layer("tied"), layers.ReversibleEmbedding)
     with pytest.raises(ValueError, match="as `to_json` writes it"):
         CompressionPlan.from_json('{"tables": [{"layer": 1}')
@@ -300,7 +300,7 @@ def test_the_method_can_be_chosen(model):
         ({"ratio": 1}, "`ratio` must be above 1. Received: ratio=1"),
         ({"max_error": 1.0}, "`max_error` must be below 1"),
         ({"ratio": "2"}, "`ratio` must be a finite number above 0"),
-        ({"ratio": 2, "method": "svd"}, "`method` must be one of auto, prod"),
+        ({"ratio": 2, "method": "svd"}, "`method` must be one of auto, trel"),
         ({"max_bytes": 100}, "the smallest reachable are"),
         (
             {"ratio": 2, "frequencies": np.ones(7)},
@@ -349,3 +349,23 @@ def test_refuses_models(model, plan):
     plan.tables[0].layer = "another"
     with pytest.raises(ValueError, match="Received: layer='another'"):
         compress(model, plan)
+
+
+def test_effort_is_for_codes_that_are_nearer(generator):
+    words = layers.Embedding(60_000, 96, name="words")
+    model = keras.Sequential([keras.Input((4,), dtype="int32"), words])
+    words.set_weights([correlated(generator, 60_000, 96)])
+    low, high = (
+        plan_compression(
+            model, ratio=6, method="trellis_codes", effort=effort
+        ).tables[0]
+        for effort in ("low", "high")
+    )
+    states = low.arguments["state_bits"], high.arguments["state_bits"]
+    assert states == (10, 12)
+    assert high.error < low.error
+    with pytest.raises(ValueError) as refusal:
+        plan_compression(model, ratio=6, effort="most")
+    assert str(refusal.value) == (
+        "`effort` must be one of low, high. Received: effort=most"
+    )

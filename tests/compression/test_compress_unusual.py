@@ -232,8 +232,8 @@ def test_one_part_and_rows_that_are_kept(generator):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"method": "lowrank"}, "must be one of keep, product_codes"),
-        ({"number_format": "int2"}, "Received: number_format='int2'"),
+        ({"method": "lowrank"}, "must be one of keep, trellis_codes"),
+        ({"number_format": "int3"}, "Received: number_format='int3'"),
         ({"shape": (5, 2)}, r"for a table of shape \(5, 2\)"),
         (
             {"shape": (5, 2), "arguments": {"rank": 1}},

@@ -59,7 +59,7 @@ WRONG = {
         [10**30, 16],
     ),
     "method": (None, 3, "", "svd", [], {}, True),
-    "number_format": (3, "", "int2", "float16", [], {}, True, "None"),
+    "number_format": (3, "", "int3", "float16", [], {}, True, "None"),
     "arguments": (None, [], "rank=4", 4, True, [["rank", 4]]),
     "bytes_before": (
         None,

@@ -75,7 +75,7 @@ def test_any_value_of_a_field(field, value):
     st.sampled_from(sorted(STRUCTURES)),
     st.data(),
     values,
-    st.sampled_from([None, "int8", "int4"]),
+    st.sampled_from([None, "int8", "int4", "int2", "ternary"]),
 )
 def test_any_value_of_an_argument(method, data, value, number_format):
     structure = STRUCTURES[method]

@@ -6,6 +6,7 @@ import pytest
 from cases import EMBEDDINGS, VOCABULARY, WIDTH
 from contract import assert_close
 from keras import ops
+from random_layers import in_turn
 
 import keras_embcomp
 from keras_embcomp import EmbedReduce
@@ -89,9 +90,8 @@ def test_combines_rows_of_the_table(case, combiner, kind, weighted):
     assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["int8", "int4"])
 @every_kind
-@every_case
+@in_turn(EMBEDDINGS)
 def test_quantized_tables(case, kind, mode):
     embedding = embedding_of(case, mask_zero=kind == "padded")
     embedding.quantize(mode)

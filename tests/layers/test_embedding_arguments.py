@@ -14,6 +14,7 @@ NAMES = {  # of the weight that takes the parts of a table
     keras_embcomp.ProductQuantizedEmbedding: (
         "`codebooks_{}` and `projection_{}`"
     ),
+    keras_embcomp.TrellisCodedEmbedding: "`values_{}` and `projection_{}`",
 }
 PARTS = {
     "initializer": "ones",

@@ -56,8 +56,13 @@ def test_has_one_shape_symbolic_and_eager(case, generator):
     logits = layer(rows, reverse=True)
     assert rows.shape == (None, None, WIDTH)
     assert logits.shape == (None, None, VOCABULARY)
-    found = keras.Model(ids, [rows, logits])(some_ids(generator, 4, 3))
+    model, inputs = keras.Model(ids, [rows, logits]), some_ids(generator, 4, 3)
+    found = model(inputs)
     assert [x.shape for x in found] == [(4, 3, WIDTH), (4, 3, VOCABULARY)]
+    # TensorFlow rewrites graphs that XLA does not compile.
+    model.compile(jit_compile=False)
+    for one, other in zip(model.predict(inputs, verbose=0), found, strict=True):
+        assert_close(one, other, rtol=1e-5, atol=1e-6)
     assert layer.compute_output_shape((4, 3)) == (4, 3, WIDTH)
 
 
@@ -173,12 +178,9 @@ def outcome(function, ids):
 
 
 @pytest.mark.parametrize("xla", [False, True])
-def test_ids_out_of_range_do_what_embedding_does(
-    case, xla, compiled, generator
-):
-    table = generator.normal(size=(VOCABULARY, WIDTH)).astype("float32")
-    dense = keras.layers.Embedding(VOCABULARY, WIDTH, weights=table)
-    layer = case.layer.from_dense(table, **case.full)
+def test_ids_out_of_range_do_what_embedding_does(case, xla, compiled):
+    layer = built(make(case))
+    dense = keras.layers.Embedding(VOCABULARY, WIDTH, weights=layer.to_dense())
     lookups = (compiled(dense), compiled(layer)) if xla else (dense, layer)
     for wrong in (-1, -3, -VOCABULARY - 5, VOCABULARY, 10**6):
         ids = np.array([[5, wrong]], "int32")
@@ -235,7 +237,7 @@ def test_takes_the_place_of_a_keras_layer(case, dense_class):
     dense.build()
     layer = case.layer.from_layer(dense, **case.full)
     table = ops.convert_to_numpy(dense.embeddings)
-    assert_close(layer.to_dense(), table, rtol=1e-4, atol=1e-6)
+    assert_close(layer.to_dense(), table, rtol=1e-4, atol=case.lost)
     kept = (layer.name, layer.mask_zero, layer.dtype_policy, layer.trainable)
     assert kept == ("words", True, dense.dtype_policy, False)
 

@@ -3,8 +3,14 @@
 import keras
 import numpy as np
 import pytest
+from oracles import hashed_table
 
-from keras_embcomp import HashedEmbedding, HashedSoftmax, export_litert
+from keras_embcomp import (
+    HashedEmbedding,
+    HashedSoftmax,
+    export_litert,
+    resize_vocabulary,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +58,29 @@ def test_tied_logits_are_those_of_the_table(shared_pool, tokens, generator):
     np.testing.assert_allclose(
         layer(hidden, reverse=True), hidden @ layer.to_dense().T, atol=1e-5
     )
+
+
+def test_private_units_have_rows_of_their_own(generator):
+    softmax = HashedSoftmax(307, 100, 3, activation=None, num_private=20)
+    softmax.build((None, 12))
+    hidden = generator.normal(size=(2, 12)).astype("float32")
+    table = softmax.to_dense()
+    np.testing.assert_allclose(softmax(hidden), hidden @ table.T, atol=1e-5)
+    pieces = softmax.get_weights()[0]
+    np.testing.assert_array_equal(table[:20].ravel(), pieces[100:].ravel())
+    oracle = hashed_table(287, 3, False, pieces[:100])
+    np.testing.assert_array_equal(table[20:], oracle)
+
+
+def test_words_keep_private_rows_when_others_go():
+    layer = HashedEmbedding(50, 4, 20, num_parts=2, num_private=10)
+    layer.build()
+    for size, private in ((7, 6), (30, 10), (90, 10)):
+        with pytest.warns(UserWarning, match="was fitted again"):
+            small = resize_vocabulary(layer, size)
+        assert small.num_private == private
+        rows = layer.to_dense()[:private]
+        np.testing.assert_allclose(small.to_dense()[:private], rows, rtol=1e-6)
 
 
 def test_the_pool_is_the_mean_of_its_users(generator):

@@ -8,7 +8,15 @@ import pytest
 from cases import EMBEDDINGS, SOFTMAXES, VOCABULARY, WIDTH
 from contract import assert_close, assert_equal
 from keras import ops
-from random_layers import BOTH, expected_of, inputs_of, made, model_of
+from random_layers import (
+    BOTH,
+    BOTH_IN_TURN,
+    expected_of,
+    in_turn,
+    inputs_of,
+    made,
+    model_of,
+)
 
 from keras_embcomp import (
     EmbedReduce,
@@ -21,7 +29,7 @@ from keras_embcomp import (
     to_keras,
 )
 
-EVERY_MODE = pytest.mark.parametrize("mode", [None, "int8", "int4"])
+WITH_FLOATS = in_turn([*EMBEDDINGS, *SOFTMAXES], floats=True)
 
 
 def adapted(case, mode=None, **kwargs):
@@ -50,8 +58,7 @@ def logits_of(layer, hidden):
     return logits
 
 
-@BOTH
-@EVERY_MODE
+@WITH_FLOATS
 def test_law(case, mode):
     layer = adapted(case, mode)
     found = layer(inputs_of(case))
@@ -81,8 +88,7 @@ def test_logits_in_every_form(case, generator):
     assert_close(scores, expected, rtol=1e-4, atol=1e-4)
 
 
-@BOTH
-@EVERY_MODE
+@WITH_FLOATS
 def test_only_the_difference_and_a_bias_train(case, mode, generator):
     layer = adapted(case, mode)
     model = model_of(case, layer)
@@ -102,8 +108,7 @@ def test_only_the_difference_and_a_bias_train(case, mode, generator):
     assert_equal(layer._table(), table)
 
 
-@BOTH
-@EVERY_MODE
+@WITH_FLOATS
 def test_saves_and_loads(case, mode, tmp_path):
     layer = adapted(case, mode)
     model, inputs = model_of(case, layer), inputs_of(case)
@@ -131,8 +136,7 @@ def test_weights_of_a_layer_without_lora(case, tmp_path):
     assert layer.lora_enabled
 
 
-@BOTH
-@pytest.mark.parametrize("mode", ["int8", "int4"])
+@BOTH_IN_TURN
 def test_quantized_after(case, mode):
     layer = adapted(case)
     if not layer._factors:
@@ -149,8 +153,7 @@ def test_quantized_after(case, mode):
     assert_close(found, expected_of(case, layer), rtol=1e-4, atol=1e-5)
 
 
-@BOTH
-@EVERY_MODE
+@WITH_FLOATS
 def test_merges(case, mode):
     layer = adapted(case, mode)
     plain = made(case)

@@ -8,13 +8,35 @@ import numpy as np
 import pytest
 from cases import EMBEDDINGS, SOFTMAXES, VOCABULARY, WIDTH
 from keras import ops
-from keras.quantizers import Int4QuantizationConfig
-from random_layers import BOTH, MODES, expected_of, inputs_of, made, model_of
+from keras.quantizers import (
+    Int4QuantizationConfig,
+    Int8QuantizationConfig,
+)
+from random_layers import (
+    BOTH,
+    BOTH_IN_TURN,
+    MODES,
+    expected_of,
+    in_turn,
+    inputs_of,
+    made,
+    model_of,
+    quantize,
+)
 
 import keras_embcomp
+from keras_embcomp.layers.policies import SmallDTypePolicy, policy_named
 
 # Keras' `model.quantize` says so of each layer that has no weights.
 pytestmark = pytest.mark.filterwarnings("ignore:Layer InputLayer does not")
+
+# Of random factors. Three of them or more may each lose a share.
+LOST = {
+    "int8": (1e-4, 0.02),
+    "int4": (1e-3, 0.3),
+    "int2": (1e-3, 0.9),
+    "ternary": (1e-3, 1.0),
+}
 
 
 def lost(found, table):
@@ -27,8 +49,7 @@ def test_a_quantized_layer_has_a_table_near_that_of_floats(case, mode):
     layer = made(case)
     table, ratio = layer.to_dense(), layer.compression_ratio
     layer.quantize(mode)
-    # Three factors or more may each lose a share.
-    low, high = (1e-4, 0.02) if mode == "int8" else (1e-3, 0.3)
+    low, high = LOST[mode]
     assert low < lost(layer.to_dense(), table) < high
     found = layer(inputs_of(case))
     np.testing.assert_allclose(
@@ -43,11 +64,10 @@ def test_a_quantized_layer_has_a_table_near_that_of_floats(case, mode):
         )
 
 
-@BOTH
-@MODES
+@BOTH_IN_TURN
 def test_quantized_models_save_and_load_exactly(case, mode, tmp_path):
     model = model_of(case, made(case))
-    model.quantize(mode)
+    quantize(model, mode)
     layer = model.layers[-1]
     assert layer.quantization_mode == mode
     assert layer.dtype_policy.name.endswith("_from_float32")
@@ -55,12 +75,11 @@ def test_quantized_models_save_and_load_exactly(case, mode, tmp_path):
     contract.saves_and_loads(model, inputs_of(case), tmp_path)
 
 
-@BOTH
-@MODES
+@BOTH_IN_TURN
 def test_a_layer_built_quantized_rounds_what_it_is_assigned(case, mode):
     table = np.random.default_rng(3).normal(size=(VOCABULARY, WIDTH))
     table = table.astype("float32")
-    policy = {"int8": "int8", "int4": "int4/128"}[mode] + "_from_float32"
+    policy = {"int8": "int8"}.get(mode, f"{mode}/128") + "_from_float32"
     quantized = case.layer.from_dense(table, **case.growing[-1], dtype=policy)
     layer = case.layer.from_dense(table, **case.growing[-1])
     layer.quantize(mode)
@@ -70,8 +89,7 @@ def test_a_layer_built_quantized_rounds_what_it_is_assigned(case, mode):
     assert quantized.dtype_policy == layer.dtype_policy
 
 
-@BOTH
-@MODES
+@in_turn([*EMBEDDINGS, *SOFTMAXES], whole=True)
 def test_fine_tuning_ends_with_the_outputs_it_trained(case, mode, tmp_path):
     layer = made(case)
     model = model_of(case, layer)
@@ -84,7 +102,7 @@ def test_fine_tuning_ends_with_the_outputs_it_trained(case, mode, tmp_path):
     model.save(tmp_path / "fake.keras")
     loaded = keras.saving.load_model(tmp_path / "fake.keras")
     np.testing.assert_array_equal(loaded(inputs_of(case)), trained)
-    loaded.quantize(mode)
+    quantize(loaded, mode)
     np.testing.assert_allclose(
         loaded(inputs_of(case)), trained, rtol=1e-4, atol=1e-5
     )
@@ -179,8 +197,7 @@ def test_ids_out_of_range_do_what_those_of_floats_do(wrong, mode):
         np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
 
 
-@BOTH
-@pytest.mark.parametrize("mode", ["int8", "int4"])
+@BOTH_IN_TURN
 def test_half_precision_and_frozen_layers_stay_so(case, mode):
     layer = made(case, dtype="mixed_bfloat16", trainable=False)
     table = layer.to_dense()
@@ -188,7 +205,7 @@ def test_half_precision_and_frozen_layers_stay_so(case, mode):
     assert not layer.trainable and not layer.trainable_weights
     layer.quantize(mode)
     assert not layer.trainable and layer.compute_dtype == "bfloat16"
-    assert lost(layer.to_dense(), table) < 0.3
+    assert lost(layer.to_dense(), table) < LOST[mode][1]
     found = layer(inputs_of(case))
     assert keras.backend.standardize_dtype(found.dtype) == "bfloat16"
     expected = expected_of(case, layer)
@@ -196,8 +213,7 @@ def test_half_precision_and_frozen_layers_stay_so(case, mode):
     assert lost(found, expected) < 0.02
 
 
-@pytest.mark.parametrize("case", SOFTMAXES, ids=str)
-@MODES
+@in_turn(SOFTMAXES, whole=True)
 def test_the_best_units_are_those_of_the_table(case, mode):
     layer = made(case)
     layer.quantize(mode)
@@ -228,15 +244,16 @@ def test_a_tensor_train_is_rounded_in_its_format():
 @MODES
 def test_refuses_what_it_cannot_do_in_words(mode):
     layer = keras_embcomp.LowRankEmbedding(9, 4, 2)
-    for quantize in (layer.quantize, layer.fake_quantize):
+    for method in (layer.quantize, layer.fake_quantize):
         with pytest.raises(ValueError, match="isn't yet built"):
-            quantize(mode)
+            method(mode)
     layer.build()
-    for quantize in (layer.quantize, layer.fake_quantize):
+    for method in (layer.quantize, layer.fake_quantize):
         with pytest.raises(NotImplementedError) as error:
-            quantize("float8")
+            method("float8")
         assert str(error.value) == (
-            "`mode` must be one of int8, int4. Received: mode=float8"
+            "`mode` must be one of int8, int4, int2, ternary. "
+            "Received: mode=float8"
         )
     layer.embeddings.assign(np.full((9, 2), np.nan))
     with pytest.raises(ValueError, match="`embeddings` must hold finite"):
@@ -245,9 +262,9 @@ def test_refuses_what_it_cannot_do_in_words(mode):
     layer.embeddings.assign(np.zeros((9, 2)))
     layer.quantize(mode)
     assert not layer.to_dense().any()
-    for quantize in (layer.quantize, layer.fake_quantize):
+    for method in (layer.quantize, layer.fake_quantize):
         with pytest.raises(ValueError, match="already quantized"):
-            quantize(mode)
+            method(mode)
     in_bytes = keras_embcomp.ProductQuantizedEmbedding(
         9, 4, 2, 2, codebook_size=5, factors_dtype="int8"
     )
@@ -267,3 +284,71 @@ def test_quantizing_takes_one_copy_of_a_factor(generator):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1.75 * factor
+
+
+@pytest.mark.parametrize(
+    "mode, integers", [("int4", 64), ("int2", 32), ("ternary", 26)]
+)
+def test_a_number_takes_what_its_mode_says(mode, integers, generator):
+    layer = keras_embcomp.LowRankEmbedding(500, 128, 128)
+    layer.build()
+    layer.embeddings.assign(generator.normal(size=(500, 128)))
+    layer.quantize(mode, config=Int4QuantizationConfig(block_size=32))
+    sizes = {weight.name: weight.shape for weight in layer.weights}
+    assert sizes["embeddings"] == (500, integers)
+    assert sizes["embeddings_row_steps"] == (500, 4)
+    assert sizes["embeddings_column_scales"] == (128,)
+    assert sizes["projection"] == (128, 128)  # all rows go through it
+    assert layer.dtype_policy.name == f"{mode}/32_from_float32"
+
+
+def test_policies_survive_their_configs_and_names():
+    policy = SmallDTypePolicy("int2/64", "mixed_bfloat16")
+    assert policy.name == "int2/64_from_mixed_bfloat16"
+    assert policy.quantization_mode == "int2"
+    assert policy.compute_dtype == "bfloat16"
+    assert policy.variable_dtype == "float32"
+    serialized = keras.dtype_policies.serialize(policy)
+    for copy in (
+        keras.dtype_policies.get(serialized),
+        policy_named(policy.name),
+    ):
+        assert copy == policy and copy.block_size == 64
+    assert policy != SmallDTypePolicy("int2/32", "mixed_bfloat16")
+    assert policy != policy_named("int2/64_from_float32")
+    assert policy_named("ternary_from_float32").block_size == 128
+    for other in ("float32", "int4/64_from_float32", None):
+        assert policy_named(other) is other
+    for wrong in ("int2/0", "int2/x", "int2/", "int2/-2", "int4/64", "int3"):
+        with pytest.raises(ValueError, match="`mode` must be int2, ternary or"):
+            SmallDTypePolicy(wrong)
+
+
+@pytest.mark.parametrize("mode", ["int2", "ternary"])
+def test_what_keras_does_not_know_is_asked_of_the_layer(mode):
+    (case,) = [c for c in EMBEDDINGS if str(c) == "LowRankEmbedding"]
+    layer = made(case)
+    model = model_of(case, layer)
+    with pytest.raises(ValueError, match="Invalid quantization mode"):
+        model.quantize(mode)
+    for method in (layer.quantize, layer.fake_quantize):
+        with pytest.raises(ValueError, match="`config` must have a `block_si"):
+            method(mode, config=Int8QuantizationConfig())
+    assert layer.quantization_mode is None
+
+
+def test_keras_quantizes_the_layers_that_match():
+    entry = keras.Input((4,), dtype="int32")
+    words = keras_embcomp.LowRankEmbedding(50, 16, rank=4, name="words")
+    hidden = keras.layers.Dense(8, name="hidden")
+    model = keras.Model(entry, hidden(words(entry)))
+    model.quantize("int8", filters="words")
+    assert words.quantization_mode == "int8"
+    assert hidden.quantization_mode is None
+
+
+def test_names_of_older_files_are_read():
+    layer = keras_embcomp.LowRankEmbedding(9, 4, 2, fake_quantization="int4")
+    assert layer.fake_quantization == "int4/128"
+    layer = keras_embcomp.LowRankEmbedding(9, 4, 2, dtype="int4_from_float32")
+    assert layer.quantization_mode == "int4"

@@ -8,13 +8,14 @@ import pytest
 from cases import EMBEDDINGS, VOCABULARY, WIDTH
 from contract import assert_close as close
 from keras import ops
+from random_layers import in_turn
 
 import keras_embcomp
 
 BACKEND = keras.backend.backend()
 assert_close = partial(close, rtol=1e-4, atol=1e-6)
 every_case = pytest.mark.parametrize("case", EMBEDDINGS, ids=str)
-stored = pytest.mark.parametrize("mode", [None, "int8", "int4"])
+stored = in_turn(EMBEDDINGS, floats=True)
 needs_sparse = pytest.mark.skipif(
     BACKEND == "torch", reason="Keras has no sparse tensors on PyTorch"
 )
@@ -69,7 +70,6 @@ def assert_like_dense(layer, found, expected):
 
 @pytest.mark.tensorflow_only
 @stored
-@every_case
 def test_ragged_ids_give_ragged_rows(case, mode):
     layer = made(case, mode)
     assert_like_dense(layer, layer(ragged()), ragged())
@@ -170,7 +170,6 @@ def test_half_precision():
 
 @needs_sparse
 @stored
-@every_case
 def test_sparse_ids_give_dense_rows(case, mode):
     layer = made(case, mode)
     found = layer(sparse())

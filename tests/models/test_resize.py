@@ -16,6 +16,8 @@ from keras_embcomp import (
     LowRankSoftmax,
     ProductQuantizedEmbedding,
     ProductQuantizedSoftmax,
+    TrellisCodedEmbedding,
+    TrellisCodedSoftmax,
     TTEmbedding,
     TTSoftmax,
     resize_vocabulary,
@@ -32,10 +34,17 @@ EMBEDDINGS = {
         WORDS, WIDTH, 3, 2, codebook_size=20, factors_dtype="int8"
     ),
     "low rank, int4": LowRankEmbedding(WORDS, WIDTH, 3),
+    "strings": TrellisCodedEmbedding(WORDS, WIDTH, 3, state_bits=6),
+    "strings, int8": TrellisCodedEmbedding(
+        WORDS, WIDTH, (4, 2, 0), (20, 30, 10), factors_dtype="int8"
+    ),
 }
+# What a table may lose if its factors get other scales.
+RESIZED = {"int8": 0.02, "int4": 0.2, "int2": 0.5, "ternary": 0.5}
 SOFTMAXES = {
     "low rank softmax": LowRankSoftmax(WORDS, 3),
     "codes softmax": ProductQuantizedSoftmax(WORDS, 3, 2, codebook_size=20),
+    "strings softmax": TrellisCodedSoftmax(WORDS, (4, 2), (20, 40)),
 }
 
 
@@ -111,7 +120,7 @@ def test_a_resized_layer_goes_on_training(tmp_path):
     assert_equal(loaded(x), model(x))
 
 
-@pytest.mark.parametrize("mode", ["int8", "int4"])
+@pytest.mark.parametrize("mode", ["int8", "int4", "int2", "ternary"])
 @pytest.mark.parametrize("sizes", [(60, 300), (300, 60), (300, 310)])
 @pytest.mark.parametrize("name", ["low rank", "distilled", "tensor train"])
 def test_a_quantized_layer_can_be_resized(name, sizes, mode, generator):
@@ -138,8 +147,8 @@ def test_a_quantized_layer_can_be_resized(name, sizes, mode, generator):
     if sizes == (300, 310):
         np.testing.assert_allclose(share, 0, atol=1e-6)
     # A factor is rounded once more, at most; there are up to three.
-    assert share < {"int8": 0.02, "int4": 0.2}[mode]
-    if name != "tensor train":
+    assert share < RESIZED[mode]
+    if name != "tensor train" and mode in ("int8", "int4"):
         row = np.broadcast_to(table[5], new.to_dense()[kept:].shape)
         error = np.linalg.norm(new.to_dense()[kept:] - row)
         assert error <= 0.3 * np.linalg.norm(row)
@@ -198,11 +207,19 @@ def test_a_hashed_table_is_fitted_again(layer_class, generator):
 
 @pytest.mark.parametrize("mode", [None, "int8"])
 @pytest.mark.parametrize(
-    "name", ["low rank", "low rank softmax", "codes", "grouped", "distilled"]
+    "name",
+    [
+        "low rank",
+        "low rank softmax",
+        "codes",
+        "strings",
+        "grouped",
+        "distilled",
+    ],
 )
 def test_new_words_start_as_weighted_neighbours(name, mode, generator):
     layers = {
-        **{key: EMBEDDINGS[key] for key in ("low rank", "codes", "distilled")},
+        **EMBEDDINGS,
         "low rank softmax": SOFTMAXES["low rank softmax"],
         "grouped": GroupReduceEmbedding(WORDS, WIDTH, (20, 40), (8, 4)),
     }
@@ -211,7 +228,7 @@ def test_new_words_start_as_weighted_neighbours(name, mode, generator):
     layer.build((None, WIDTH))
     for weight in layer.trainable_weights:
         weight.assign(generator.normal(size=weight.shape))
-    if mode and name != "codes":
+    if mode and name not in ("codes", "strings"):
         layer.quantize(mode)
     table = layer.to_dense()
     like = {WORDS: {30: 0.7, 41: 0.3}, WORDS + 2: 33}

@@ -144,6 +144,24 @@ def test_groups_as_they_come_have_their_ranks(table, counts):
     assert list(ranks) == sorted(ranks) and ranks[0] < ranks[-1]
 
 
+@pytest.mark.parametrize(
+    "sizes", [(1,), (1, 1), (60, 140, 300), (7, 12, 1, 480), (3, 20_000)]
+)
+def test_without_counts_words_have_those_of_zipf(sizes):
+    counts = 1 / np.arange(1, sum(sizes) + 1)
+    for parameters in (11 * sum(sizes), 3 * sum(sizes) + 40):
+        if parameters >= group_reduce_parameters(sizes, [1] * len(sizes), 12):
+            assert group_ranks_by_frequency(
+                sizes, 12, parameters
+            ) == group_ranks_by_frequency(sizes, 12, parameters, counts)
+
+
+def test_a_billion_words_need_no_count_each():
+    sizes = growing_groups(10**9, 4)
+    ranks = group_ranks_by_frequency(sizes, 64, 2 * 10**9)
+    assert list(ranks) == sorted(ranks, reverse=True) and ranks[0] > ranks[-1]
+
+
 def test_is_the_same_each_time(table, counts):
     first, second = (
         group_reduce(table, SIZES, RANKS, counts, max_sweeps=3)

@@ -183,7 +183,9 @@ def test_prints_and_exports_every_table(generator, tmp_path):
     assert lines[1].startswith("encoder/words  LowRankEmbedding  1,003 x 12")
     assert lines[-1] == f"baseline: {found.baseline}"
     markdown = found.to_markdown().splitlines()
-    assert {line.count("|") for line in markdown[:4]} == {14}
+    assert {line.count("|") for line in markdown[:4]} == {15}
+    for table in found.tables:
+        assert 0 < table.limit < table.error
     frame = found.to_pandas()
     assert isinstance(frame, pandas.DataFrame)
     assert frame["path"].tolist() == ["encoder/words", "head"]

@@ -29,6 +29,7 @@ class Case:
             memory though its weights do.
         table: The oracle, from the table's weights to the table.
         wrong: Arguments that must be refusals, each with the message.
+        lost: The largest error of an entry at full size.
         note: What tells two cases of a layer apart.
     """
 
@@ -39,6 +40,7 @@ class Case:
     huge: dict
     table: Callable
     wrong: tuple = ()
+    lost: float = 1e-6
     note: str = ""
 
     def __str__(self):
@@ -62,6 +64,19 @@ _HASHED = dict(
     growing=tuple(
         {"num_subvectors": size, "num_parts": 3} for size in (20, 100, 400)
     ),
+)
+_PRIVATE = dict(
+    structure={"num_subvectors": 100, "num_parts": 3, "num_private": 20},
+    full={
+        "num_subvectors": 3 * (VOCABULARY - 20),
+        "num_parts": 3,
+        "num_private": 20,
+    },
+    growing=tuple(
+        {"num_subvectors": 50, "num_parts": 3, "num_private": size}
+        for size in (1, 100, 250)
+    ),
+    note="-private",
 )
 _GROUP_REDUCE = dict(
     structure={"group_sizes": _GROUPS, "group_ranks": (12, 5, 2)},
@@ -114,6 +129,34 @@ _KEPT = dict(
     table=partial(oracles.kept_table, 3),
     note="-kept",
 )
+_STRINGS = dict(
+    lost=1e-5,  # 14 and 15 bits a number
+    structure={"group_bytes": 3, "state_bits": 8},
+    full={"group_bytes": 22, "state_bits": 15},
+    growing=tuple({"group_bytes": size, "state_bits": 8} for size in (1, 3, 8)),
+)
+_GROUPED_STRINGS = dict(
+    lost=1e-5,  # 14 and 15 bits a number
+    structure={
+        "group_bytes": (4, 3, 2),
+        "group_sizes": _GROUPS,
+        "num_parts": 4,
+        "part_width": 3,
+        "step_bits": 8,
+        "state_bits": 10,
+    },
+    full={
+        "group_bytes": (22, 21),
+        "group_sizes": (300, 7),
+        "state_bits": 15,
+    },
+    growing=tuple(
+        {"group_bytes": sizes, "group_sizes": _GROUPS, "state_bits": 8}
+        for sizes in ((3, 2, 1), (4, 3, 2), (10, 8, 6))
+    ),
+    table=partial(oracles.trellis_table, (4, 3, 2), 10),
+    note="-groups",
+)
 
 EMBEDDINGS = (
     Case(
@@ -141,6 +184,21 @@ EMBEDDINGS = (
         },
         table=partial(oracles.hashed_table, VOCABULARY, 3, True),
         wrong=refusals.HASHED,
+    ),
+    Case(
+        layer=keras_embcomp.HashedEmbedding,
+        **_PRIVATE,
+        huge={
+            "input_dim": 2_000_000,
+            "output_dim": 8_192,
+            "num_subvectors": 1_000,
+            "num_parts": 2,
+            "num_private": 10,
+        },
+        table=partial(
+            oracles.hashed_table, VOCABULARY, 3, True, num_private=20
+        ),
+        wrong=refusals.PRIVATE,
     ),
     Case(
         layer=keras_embcomp.GroupReduceEmbedding,
@@ -193,8 +251,32 @@ EMBEDDINGS = (
             "num_kept": 10,
         },
     ),
+    Case(
+        layer=keras_embcomp.TrellisCodedEmbedding,
+        **_STRINGS,
+        huge={
+            "input_dim": 2_000_000,
+            "output_dim": 8_192,
+            "num_parts": 2,
+            "group_bytes": 1,
+        },
+        table=partial(oracles.trellis_table, (3,), 8),
+        wrong=refusals.STRINGS,
+    ),
+    Case(
+        layer=keras_embcomp.TrellisCodedEmbedding,
+        **_GROUPED_STRINGS,
+        huge={
+            "input_dim": 2_000_000,
+            "output_dim": 8_192,
+            "num_parts": 2,
+            "group_bytes": (2, 0),
+            "group_sizes": (10, 1_999_990),
+        },
+    ),
 )
 
+# As many, in the same order: the output sides of the same methods.
 SOFTMAXES = (
     Case(
         layer=keras_embcomp.LowRankSoftmax,
@@ -231,6 +313,19 @@ SOFTMAXES = (
                 "`num_subvectors` must be a positive integer. "
                 "Received: num_subvectors=0",
             ),
+        ),
+    ),
+    Case(
+        layer=keras_embcomp.HashedSoftmax,
+        **_PRIVATE,
+        huge={
+            "units": 2_000_000,
+            "num_subvectors": 1_000,
+            "num_parts": 2,
+            "num_private": 10,
+        },
+        table=partial(
+            oracles.hashed_table, VOCABULARY, 3, False, num_private=20
         ),
     ),
     Case(
@@ -274,6 +369,22 @@ SOFTMAXES = (
             "num_parts": 2,
             "part_width": 2,
             "num_kept": 10,
+        },
+    ),
+    Case(
+        layer=keras_embcomp.TrellisCodedSoftmax,
+        **_STRINGS,
+        huge={"units": 2_000_000, "num_parts": 2, "group_bytes": 1},
+        table=partial(oracles.trellis_table, (3,), 8),
+    ),
+    Case(
+        layer=keras_embcomp.TrellisCodedSoftmax,
+        **_GROUPED_STRINGS,
+        huge={
+            "units": 2_000_000,
+            "num_parts": 2,
+            "group_bytes": (2, 0),
+            "group_sizes": (10, 1_999_990),
         },
     ),
 )

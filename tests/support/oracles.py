@@ -45,8 +45,18 @@ def shuffled_place(number, size, columns, rows, constants):
     return row * columns + column
 
 
-def hashed_table(vocabulary, num_parts, shared, subvectors, seed=0):
+def hashed_table(
+    vocabulary, num_parts, shared, subvectors, seed=0, num_private=0
+):
     """Concatenates the pieces of every word, one by one."""
+    if num_private:  # the pool, then the pieces of private rows in order
+        size = len(subvectors) - num_private * num_parts
+        rows = subvectors[size:].reshape(num_private, -1)
+        rest = vocabulary - num_private
+        pool = subvectors[:size]
+        return np.concatenate(
+            [rows, hashed_table(rest, num_parts, shared, pool, seed)]
+        )
     generator = np.random.default_rng(seed)
     constants = 2 * generator.integers(2**28, 2**30, (4, 3, num_parts)) + 1
     columns = int(np.ceil(np.sqrt(vocabulary)))
@@ -117,6 +127,34 @@ def kept_table(num_parts, codebooks, projection, mean, kept, codes):
             number = sum(digit * size**i for i, digit in enumerate(digits))
             table[word] = kept[number]
     return table
+
+
+def trellis_table(
+    group_bytes, state_bits, values, scales, projection, mean, codes, *others
+):
+    """Reads each word's string bit by bit, and keeps the last bits as text."""
+    *grouped, bits = others
+    turns = [5**0.5 / 2 - 0.5, 2**0.5 - 1, 3**0.5 - 1, 13**0.5 / 2 - 1.5]
+    turns = [int(2**state_bits * turn) // 2 * 2 + 1 for turn in turns]
+    count = len(codes) // group_bytes[0]
+    groups = [0] * count
+    if grouped:
+        groups = [g for pair in grouped[0] for g in (pair % 16, pair // 16)]
+    table, read = [], 0
+    while read < len(codes):
+        group = groups[len(table)]
+        own = codes[read : read + group_bytes[group]]
+        read += group_bytes[group]
+        string = "".join(f"{byte:08b}" for byte in own)
+        window, parts = "0" * state_bits, []
+        for step, new in enumerate(bits[group]):
+            window = (window + string[:new])[-state_bits:]
+            string = string[new:]
+            place = int(window, 2) * turns[step % 4] % 2**state_bits
+            parts.extend(values[place])
+        assert string == ""
+        table.append((np.array(parts) * scales[group]) @ projection + mean)
+    return np.stack(table)
 
 
 def cyclically_annealed_rates(upper, lower, decay, freq, step_size, epochs, n):

@@ -7,7 +7,30 @@ from cases import EMBEDDINGS, SOFTMAXES, VOCABULARY, WIDTH
 from keras import ops
 
 BOTH = pytest.mark.parametrize("case", [*EMBEDDINGS, *SOFTMAXES], ids=str)
-MODES = pytest.mark.parametrize("mode", ["int8", "int4"])
+FORMATS = ["int8", "int4", "int2", "ternary"]
+MODES = pytest.mark.parametrize("mode", FORMATS)
+
+
+def in_turn(cases, floats=False, whole=False):
+    """Parametrizes `case` and `mode`, without every mode of every case.
+
+    The modes take turns, so that each has some of the cases. Use it where what
+    a test looks at hardly depends on both.
+
+    Args:
+        cases: List of `Case`.
+        floats: Whether each case is there with the mode `None` too.
+        whole: Whether the first case of each layer has all modes.
+    """
+    pairs = []
+    for number, case in enumerate(cases):
+        all_modes = whole and not case.note
+        modes = FORMATS if all_modes else [FORMATS[number % len(FORMATS)]]
+        pairs += [(case, mode) for mode in [None] * floats + modes]
+    return pytest.mark.parametrize(("case", "mode"), pairs, ids=str)
+
+
+BOTH_IN_TURN = in_turn([*EMBEDDINGS, *SOFTMAXES])
 
 
 def made(case, **kwargs):
@@ -34,6 +57,12 @@ def model_of(case, layer):
     inputs = inputs_of(case)
     entry = keras.Input(inputs.shape[1:], dtype=str(inputs.dtype), name="x")
     return keras.Model(entry, layer(entry))
+
+
+def quantize(model, mode):
+    """Quantizes a model's layer, by Keras where it takes the mode."""
+    owner = model if mode in ("int8", "int4") else model.layers[-1]
+    owner.quantize(mode)
 
 
 def expected_of(case, layer):

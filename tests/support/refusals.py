@@ -58,6 +58,24 @@ HASHED = (
     ),
 )
 
+PRIVATE = (
+    (
+        {"num_private": 307},
+        "`num_private` must be below `input_dim`. "
+        "Received: num_private=307, input_dim=307",
+    ),
+    (
+        {"num_private": -1},
+        "`num_private` must be an integer, 0 or more. Received: num_private=-1",
+    ),
+    (
+        {"num_private": 300},
+        "`num_subvectors` must not exceed `(input_dim - num_private) * "
+        "num_parts`. Received: num_subvectors=100, "
+        "(input_dim - num_private) * num_parts=21",
+    ),
+)
+
 GROUP_REDUCE = (
     (
         {"group_sizes": (50, 100, 156)},
@@ -147,5 +165,73 @@ CODED = (
         {"factors_dtype": "int4"},
         "`factors_dtype` must be one of float32, int8. "
         "Received: factors_dtype=int4",
+    ),
+)
+
+STRINGS = (
+    (
+        {"group_bytes": 25},
+        "`group_bytes` must not exceed 12, which is 8 bits for each of 12 "
+        "steps. Received: group_bytes=(25,)",
+    ),
+    (
+        {"group_bytes": 0},
+        "`group_bytes` must fall from group to group, and not all be 0. "
+        "Received: group_sizes=(307,), group_bytes=(0,)",
+    ),
+    (
+        {"group_bytes": (1, 2), "group_sizes": (7, 300)},
+        "`group_bytes` must fall from group to group, and not all be 0. "
+        "Received: group_sizes=(7, 300), group_bytes=(1, 2)",
+    ),
+    (
+        {"group_bytes": (2, 1)},
+        "`group_sizes` must give the rows of each group if `group_bytes` has "
+        "several. Received: group_sizes=None, group_bytes=(2, 1)",
+    ),
+    (
+        {"group_bytes": (2, 1), "group_sizes": (7, 7)},
+        "`group_sizes` must sum to `input_dim`. Received: group_sizes=(7, 7), "
+        "so 14, input_dim=307",
+    ),
+    (
+        {"group_bytes": (2, 1), "group_sizes": (307,)},
+        "`group_sizes` and `group_bytes` must have as many entries, at most "
+        "16. Received: group_sizes=(307,), group_bytes=(2, 1)",
+    ),
+    (
+        {"group_bytes": 2.5},
+        "`group_bytes` must be an integer, 0 or more. "
+        "Received: group_bytes=2.5",
+    ),
+    (
+        {"step_bits": 2},
+        "`step_bits` must be one of 1, 4, 8. Received: step_bits=2",
+    ),
+    (
+        {"state_bits": 16},
+        "`state_bits` must be from 2 to 15 with step_bits=1. "
+        "Received: state_bits=16",
+    ),
+    (
+        {"state_bits": 4, "step_bits": 8},
+        "`state_bits` must be from 8 to 15 with step_bits=8. "
+        "Received: state_bits=4",
+    ),
+    (
+        {"num_parts": 13},
+        "`num_parts` must not exceed `output_dim`. "
+        "Received: num_parts=13, output_dim=12",
+    ),
+    (
+        {"num_parts": 6, "part_width": 4},
+        "`num_parts * (part_width - 1)` must be below `output_dim`; the "
+        "largest `part_width` that is used is 2. "
+        "Received: num_parts=6, part_width=4, output_dim=12",
+    ),
+    (
+        {"factors_dtype": "int16"},
+        "`factors_dtype` must be one of float32, int8. "
+        "Received: factors_dtype=int16",
     ),
 )

@@ -134,7 +134,7 @@ def test_tensor_trains_of_other_shapes(tt_shape, generator, monkeypatch):
     check_close(found, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["int8", "int4"])
+@pytest.mark.parametrize("mode", ["int8", "int4", "int2", "ternary"])
 @every_case
 def test_quantized_layers_have_a_loss(case, mode, generator):
     layer = built(case)

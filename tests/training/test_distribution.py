@@ -11,15 +11,28 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from cases import EMBEDDINGS
+from cases import EMBEDDINGS, SOFTMAXES
+from random_layers import made
 
 from keras_embcomp import TableParallel, layout_map
+from keras_embcomp.layers.methods import METHODS as EVERY_METHOD
 
 SUPPORT = Path(__file__).parents[1] / "support"
 PAGE = SUPPORT.parents[1] / "docs" / "distribution.md"
 METHODS = [str(case) for case in EMBEDDINGS]
 # Once is enough: the programs choose their backends.
 pytestmark = pytest.mark.tensorflow_only
+
+
+def test_a_weight_is_split_by_one_rule():
+    rules = {}
+    for method in EVERY_METHOD:
+        for name, axis in method.device_axes.items():
+            assert rules.setdefault(name, axis) == axis, name
+    for case in (*EMBEDDINGS, *SOFTMAXES):
+        for weight in made(case).weights:
+            found = [name for name in rules if re.fullmatch(name, weight.name)]
+            assert len(found) <= 1, (str(case), weight.name)
 
 
 def start(script, *arguments, backend, **variables):
@@ -61,11 +74,14 @@ def each_device_holds_its_part_of_tables_and_their_slots(found):
         "LowRankEmbedding": {"embeddings": 0},
         "TTEmbedding": {"core_1": 3, "core_2": 1},
         "HashedEmbedding": {"subvectors": 1},
+        "HashedEmbedding-private": {"subvectors": 1},
         "GroupReduceEmbedding": {"embeddings_0": 0, "embeddings_2": 0},
         "DistilledEmbedding": {"embeddings": 0},
         "DistilledEmbedding-hidden": {"embeddings": 0},
         "ProductQuantizedEmbedding": {"codes": 0},
         "ProductQuantizedEmbedding-kept": {"codes": 0, "kept": 0},
+        "TrellisCodedEmbedding": {"codes": 0},
+        "TrellisCodedEmbedding-groups": {"codes": 0},
     }
     assert list(split) == METHODS
     for method, places in split.items():

@@ -13,7 +13,7 @@ from keras_embcomp.deploy.litert.compare import (
     interpreters,
 )
 from keras_embcomp.deploy.litert.convert import converted, operations_of
-from keras_embcomp.deploy.litert.prepare import FORMATS, formatted
+from keras_embcomp.deploy.litert.prepare import check_format, formatted
 from keras_embcomp.deploy.samples import given_samples, samples_of
 from keras_embcomp.deploy.verify import (
     check_exportable,
@@ -22,7 +22,7 @@ from keras_embcomp.deploy.verify import (
     input_shapes,
     sample_inputs,
 )
-from keras_embcomp.files import written_whole
+from keras_embcomp.files import checked_path, written_whole
 
 
 class LiteRTExport(NamedTuple):
@@ -69,11 +69,13 @@ def export_litert(
         model: Keras model with named inputs: a Functional or Sequential
             one, or a subclass of these, such as those of keras-hub.
         path: File to write or to replace, in a folder that exists.
-        table_format: `"float32"`, `"float16"`, `"int8"` or `"int4"`: how the
-            vocabulary tables are stored, those of compressed layers and of
-            plain `Embedding`, `ReversibleEmbedding` and `Dense` layers; a
-            layer that is quantized stays as it is. With `"float16"`, all
-            weights. The model itself does not change.
+        table_format: `"float32"`, `"float16"`, `"int8"`, `"int4"`, `"int2"`
+            or `"ternary"`: how the vocabulary tables are stored, those of
+            compressed layers and of plain `Embedding`, `ReversibleEmbedding`
+            and `Dense` layers; a layer that is quantized stays as it is. With
+            `"float16"`, all weights. The last three take a block, as in
+            `"int4/64"`: the columns of a row that share a scale. The model
+            itself does not change.
         batch: Integer. Fixes the first size of all inputs, as browsers and
             recurrent layers need it; `None` leaves it free.
         sequence: Integer. Fixes the second size of all inputs where it is
@@ -105,13 +107,9 @@ def export_litert(
             `path` cannot be written.
         RuntimeError: if the converted model computes something else.
     """
-    target = _checked_path(path)
+    target = checked_path(path)
     models = {"serving_default": model, **_checked_signatures(signatures)}
-    if table_format not in FORMATS:
-        raise ValueError(
-            f"`table_format` must be one of {', '.join(FORMATS)}. "
-            f"Received: table_format={table_format!r}"
-        )
+    check_format(table_format)
     sizes = {"batch": batch, "sequence": sequence}
     for one in models.values():
         check_exportable(one)
@@ -154,16 +152,6 @@ def export_litert(
     )
 
 
-def _checked_path(path):
-    path = Path(path).expanduser()
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(
-            "`path` must be a file in a folder that exists. "
-            f"Received: path={path}"
-        )
-    return path
-
-
 def _content(rounded, models, table_format, sizes, samples, before):
     """Returns the file of models, and what rounding may change in outputs."""
     from keras_embcomp.deploy.litert.tables import FileTables
@@ -174,6 +162,10 @@ def _content(rounded, models, table_format, sizes, samples, before):
         name: [spec.name for spec in one.inputs] for name, one in models.items()
     }
     content = converted(rounded, names, sizes, tables, samples, before)
+    again = tables.with_one_form()
+    if again is not None:
+        tables = again
+        content = converted(rounded, names, sizes, tables, samples, before)
     return tables.filled(content), tables.tolerance
 
 

@@ -1,5 +1,7 @@
 """Copies of models whose vocabulary tables have a format of LiteRT files."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -13,14 +15,34 @@ from keras_embcomp.layers.base import (
 from keras_embcomp.layers.distilled.table import DistilledTable
 from keras_embcomp.layers.execution import current_execution
 from keras_embcomp.layers.factors import PackedFactor, in_numpy
+from keras_embcomp.layers.policies import parsed, policy_named
 from keras_embcomp.layers.softmax import CompressedSoftmax
 from keras_embcomp.models.copy import replaced
 from keras_embcomp.models.find import compressed_places, dense_tables_of
 from keras_embcomp.models.replace import replacements
-from keras_embcomp.numerics.quantized import Format
+from keras_embcomp.numerics.quantized import MODES, Format
 from keras_embcomp.numerics.streaming import RowScores, products
 
-FORMATS = {"float32": None, "float16": None, "int8": 8, "int4": 4}
+_FLOATS = ("float32", "float16")
+FORMATS = (*_FLOATS, *MODES)
+
+
+def check_format(table_format: Any) -> None:
+    """Raises `ValueError` unless it is a format, or one with a block."""
+    try:
+        if table_format not in FORMATS:
+            mode, _ = parsed(table_format, "table_format")
+            right = mode != "int8"
+        else:
+            right = True
+    except ValueError:
+        right = False
+    if not right:
+        raise ValueError(
+            f"`table_format` must be one of {', '.join(FORMATS)}, of which the "
+            "last three may have a block, as in int4/64. "
+            f"Received: table_format={table_format!r}"
+        )
 
 
 def formatted(models, table_format):
@@ -31,17 +53,16 @@ def formatted(models, table_format):
 
     Args:
         models: Dict of models, which may share layers; so will the copies.
-        table_format: A key of `FORMATS`.
+        table_format: One of `FORMATS`, or one with a block, as in `int4/64`.
     """
     joint = _joint(list(models.values()))
     if table_format == "float32":
         return _in_float32(joint, models)
-    bits = FORMATS[table_format]
     tables = dense_tables_of(joint)
-    stored = {table.path: _stored(table, bits) for table in tables}
+    stored = {table.path: _stored(table, table_format) for table in tables}
     copy = replaced(joint, replacements(tables, stored))
     _for_inference(copy, table_format)
-    if bits is None:
+    if table_format in _FLOATS:
         for variable in copy.variables:
             if variable.dtype == "float32":
                 variable.assign(_half(variable))
@@ -119,10 +140,10 @@ def _for_inference(model, table_format):
             if layer.quantization_mode is not None:
                 mode, _ = layer.dtype_policy.name.split("_from_")
                 policy = f"{mode}_from_{policy}"
-            layer.dtype_policy = policy
+            layer.dtype_policy = policy_named(policy)
         if _folds_relu(layer):
             layer._fold_relu()
-        if FORMATS[table_format] is None and _is_fake(layer):
+        if table_format in _FLOATS and _is_fake(layer):
             layer._keep_rounding()
 
 
@@ -137,35 +158,43 @@ def _half(variable):
     return values
 
 
-def _quantize(layer, mode):
+def _quantize(layer, table_format):
     if isinstance(layer, _StoredTable):
         return
     if layer.quantization_mode is None and layer._factors:
-        layer.quantize(mode)
+        mode, block = parsed(table_format, "table_format")
+        config = None
+        if mode != "int8":
+            config = keras.quantizers.Int4QuantizationConfig(block_size=block)
+        layer.quantize(mode, config=config)
     if layer.lora_enabled:
         layer._pack_difference()
 
 
-def _stored(table, bits):
-    """Returns a layer with a dense table in some bits."""
+def _stored(table, table_format):
+    """Returns a layer with a dense table in a format."""
     cls = _StoredEmbedding if table.is_input else _StoredDense
-    return cls.from_dense(table.values, bits=bits, **table.arguments)
+    return cls.from_dense(
+        table.values, table_format=table_format, **table.arguments
+    )
 
 
 class _StoredTable(Compressed):
     """A dense table in the format of a file."""
 
-    bits: int | None
+    table_format: str
 
     def _check_width(self, name, width):
         """Any width fits."""
 
     def _build_table(self, width):
         shape = (self._vocabulary, width)
-        if self.bits is None:
+        if self.table_format in _FLOATS:
             self.table = self._add("table", shape, "float32")
             return
-        form = Format(self.bits, None)
+        mode, block = parsed(self.table_format, "table_format")
+        by_block = "/" in self.table_format and block > 0
+        form = Format(mode, block if by_block else None)
         blocks = form.row_scales(*shape)
         self.table = PackedFactor(
             self._add(
@@ -226,14 +255,14 @@ class _StoredTable(Compressed):
 class _StoredEmbedding(_StoredTable, CompressedEmbedding):
     """An `Embedding` in the format of a file."""
 
-    def __init__(self, input_dim, output_dim, bits, **kwargs):
+    def __init__(self, input_dim, output_dim, table_format, **kwargs):
         super().__init__(input_dim, output_dim, **kwargs)
-        self.bits = bits
+        self.table_format = table_format
 
 
 class _StoredDense(_StoredTable, CompressedSoftmax):
     """A `Dense` in the format of a file."""
 
-    def __init__(self, units, bits, **kwargs):
+    def __init__(self, units, table_format, **kwargs):
         super().__init__(units, **kwargs)
-        self.bits = bits
+        self.table_format = table_format

@@ -1,7 +1,7 @@
-"""Tables in a LiteRT file: integers of 8 and 4 bits, and halves.
+"""Tables in a LiteRT file: integers of 8 bits or fewer, and halves.
 
-The converter knows no integers of 4 bits, and no products with integers. So a
-model is traced with floats in their place, each with a mark, and they are
+The converter knows no integers of 4 bits or 2, and no products with integers.
+So a model is traced with floats in their place, each with a mark, and they are
 exchanged in the finished file. Scales of rows are tensors of the model: in the
 file's own form they would take 12 bytes a row, where ours take one or two.
 """
@@ -18,6 +18,13 @@ from keras_embcomp.layers.factors import PackedFactor
 from keras_embcomp.numerics.quantized import Format, scales_of
 
 schema = litert_schema()
+# How a file's tensors store the numbers of a mode, and in how many bits.
+_STORED = {
+    "int8": ("INT8", 8),
+    "int4": ("INT4", 4),
+    "int2": ("INT2", 2),
+    "ternary": ("INT2", 2),
+}
 _MARK = (2_718_281.0, -3_141_592.0, 1_618_033.0)
 
 
@@ -36,9 +43,14 @@ class _Integers(NamedTuple):
 
     @property
     def width(self):
-        """Columns in the file: of 4 bits there are two a byte."""
+        """Columns in the file: whole bytes of them."""
         width = self.stop - self.start
-        return width + width % 2 if self.table.form.bits == 4 else width
+        return width + -width % (8 // self.bits)
+
+    @property
+    def bits(self):
+        """Those of a number in the file."""
+        return _STORED[self.table.form.mode][1]
 
     def integers(self):
         """Returns the integers, with a column of zeros if that is needed."""
@@ -61,7 +73,7 @@ class _Scales(NamedTuple):
     def halves(self):
         """Returns the scales as an array of shape `(width,)`."""
         steps = np.asarray(self.table.steps)[:, self.block, None]
-        form = Format(self.table.form.bits, None)
+        form = Format(self.table.form.mode, None)
         scales = np.ravel(scales_of(np.ones(1, "float32"), steps, form, 1))
         missing = self.width - len(scales)
         return np.pad(scales, (0, missing)).astype("float16")
@@ -73,11 +85,30 @@ class FileTables:
     Args:
         halves: Whether tables of floats are stored as float16.
         ranges: Whether the converter rounds all numbers by their ranges.
+        multiplied: Ids of the values of tables that are looked up in the form
+            in which they are multiplied: integers, a tensor for each block.
+        unpacked: Those of tables that are looked up in the form in which they
+            are unpacked whole: bytes.
     """
 
-    def __init__(self, halves=False, ranges=False):
+    def __init__(
+        self,
+        halves=False,
+        ranges=False,
+        multiplied=frozenset(),
+        unpacked=frozenset(),
+    ):
         self.halves = halves
         self._ranges = ranges
+        self._as_multiplied = multiplied
+        self._as_unpacked = unpacked
+        self._looked_up: dict[str, set[int]] = {
+            "bytes": set(),
+            "blocks": set(),
+            "rows": set(),
+        }
+        self._multiplied = set()
+        self._unpacked = set()
         self._stored = []
         self._numbers = {}
         self._constants = {}
@@ -93,23 +124,69 @@ class FileTables:
             if self.halves and hasattr(table, "value"):
                 return _rows_of_halves(table, ids)
             return pick(table)
-        if table.form.bits == 8 or not hasattr(table.values, "value"):
-            # A gather of bytes is faster than an EMBEDDING_LOOKUP.
+        if not hasattr(table.values, "value"):  # some rows of a variable
             return table.decoded(pick)
-        number, stored = self._place(_Integers(table, 0, table.columns))
-        height = -(-4 * (len(_MARK) + 1) // stored.width)
-        mark = np.zeros(height * stored.width, "int8")
-        marked = _mark(number).view("int8")
-        mark[: len(marked)] = marked
+        form = self._form_of(table)
+        number = id(table.values)
+        if form == "bytes":
+            # Those of 8 bits in one block are the integers that products read.
+            if table.form.mode != "int8" or len(_blocks_of(table)) > 1:
+                self._looked_up["bytes"].add(number)
+            return table.decoded(pick)
+        self._looked_up[form].add(number)
+        blocks = [(0, table.columns)]
+        if form == "blocks":
+            blocks = _blocks_of(table)
         flat = tf.reshape(ids, (-1,))
         if flat.dtype == tf.int64:  # those that are out of range stay so
             flat = tf.clip_by_value(flat, -1, table.shape[0])
         flat = tf.cast(flat, "int32")
-        found = _integers_of(mark.reshape(height, stored.width), flat)
-        found = found[:, : table.columns]
+        found = tf.concat(
+            [self._integers(table, flat, *block) for block in blocks], 1
+        )
         lead = tf.shape(ids)
         found = tf.reshape(found, tf.concat([lead, [table.columns]], 0))
-        return table.scaled(found, pick)
+        return table.scaled(found + table.form.shift, pick)
+
+    def _form_of(self, table):
+        """Returns how a table is looked up."""
+        if id(table.values) in self._as_multiplied:
+            return "blocks"
+        # Of 8 bits a gather of bytes is faster than an EMBEDDING_LOOKUP, and
+        # of ternary numbers as fast, and smaller.
+        if table.form.mode in ("int8", "ternary"):
+            return "bytes"
+        if id(table.values) in self._as_unpacked:
+            return "bytes"
+        return "rows" if len(_blocks_of(table)) > 1 else "blocks"
+
+    def _integers(self, table, ids, start, stop):
+        """Returns rows of some columns of integers, as float32."""
+        number, stored = self._place(_Integers(table, start, stop))
+        height = -(-4 * (len(_MARK) + 1) // stored.width)
+        mark = np.zeros(height * stored.width, "int8")
+        marked = _mark(number).view("int8")
+        mark[: len(marked)] = marked
+        found = _integers_of(mark.reshape(height, stored.width), ids)
+        return found[:, : stop - start]
+
+    def unpacks(self, table):
+        """Notes that a table is unpacked whole from its bytes."""
+        if isinstance(table, PackedFactor) and table.form.mode != "int8":
+            self._unpacked.add(id(table.values))
+
+    def with_one_form(self):
+        """Returns what traces again, with one form for each table, or `None`.
+
+        It is `None` if each table has one form already.
+        """
+        found = self._looked_up
+        multiplied = self._multiplied & (found["rows"] | found["bytes"])
+        unpacked = self._unpacked & (found["rows"] | found["blocks"])
+        unpacked -= self._multiplied
+        if not multiplied | unpacked:
+            return None
+        return FileTables(self.halves, self._ranges, multiplied, unpacked)
 
     def product(self, hidden, table):
         """Returns `hidden @ table.T`, as `times_rows`."""
@@ -118,18 +195,20 @@ class FileTables:
             rows = current_execution().whole(table, hidden.dtype, hidden)
             return tf.matmul(hidden, rows, transpose_b=True)
         self._products = True
+        self._multiplied.add(id(table.values))
         lead, columns = tf.shape(hidden)[:-1], table.columns
         scales = tf.convert_to_tensor(table.column_scales)
         scaled = tf.reshape(tf.cast(hidden, "float32") * scales, (-1, columns))
-        width = table.form.width_of_block(columns)
         sums = 0.0
-        for block, start in enumerate(range(0, columns, width)):
-            stop = min(start + width, columns)
+        for block, (start, stop) in enumerate(_blocks_of(table)):
             number, stored = self._place(_Integers(table, start, stop))
             missing = stored.width - (stop - start)
             part = tf.pad(scaled[:, start:stop], ((0, 0), (0, missing)))
             marked = self._marked(number, (table.shape[0], stored.width))
             found = tf.matmul(part, marked, transpose_b=True)
+            if table.form.shift:
+                halves = tf.reduce_sum(part, axis=1, keepdims=True)
+                found = found + table.form.shift * halves
             if table.steps is not None:
                 found = found * self._scales_of_rows(table, block, hidden)
             sums = sums + found
@@ -197,6 +276,16 @@ class FileTables:
             raise _lost("left it out")
 
 
+def _blocks_of(table):
+    """Returns the first and the last column of each block of a table."""
+    columns = table.columns
+    width = table.form.width_of_block(columns)
+    return [
+        (start, min(start + width, columns))
+        for start in range(0, columns, width)
+    ]
+
+
 def _rows_of_halves(table, ids):
     """Returns rows of a variable that the file holds as float16.
 
@@ -222,10 +311,12 @@ def _number_of(data):
 
 
 def _bytes_of(integers, bits):
+    """Returns integers as bytes, of which the low bits come first."""
     if bits == 8:
         return integers.reshape(-1).view("uint8")
-    nibbles = integers.reshape(-1).astype("uint8") & 15
-    return nibbles[::2] | (nibbles[1::2] << 4)
+    digits = integers.reshape(-1, 8 // bits).astype("uint8") & (2**bits - 1)
+    places = bits * np.arange(8 // bits, dtype="uint8")
+    return np.bitwise_or.reduce(digits << places, axis=1)
 
 
 def _add_buffer(file, stored):
@@ -234,16 +325,16 @@ def _add_buffer(file, stored):
     if isinstance(stored, _Scales):
         buffer.data = stored.halves().view("uint8")
     else:
-        buffer.data = _bytes_of(stored.integers(), stored.table.form.bits)
+        buffer.data = _bytes_of(stored.integers(), stored.bits)
     file.buffers.append(buffer)
     return len(file.buffers) - 1
 
 
 def _make_integers(graph, index, stored, buffer):
     """Makes a tensor one of integers, for operations that take them."""
-    types, bits = schema.TensorType, stored.table.form.bits
     tensor = graph.tensors[index]
-    tensor.type = types.INT8 if bits == 8 else types.INT4
+    name, _ = _STORED[stored.table.form.mode]
+    tensor.type = getattr(schema.TensorType, name)
     tensor.shape = [stored.table.shape[0], stored.width]
     tensor.buffer = buffer
     tensor.quantization = schema.QuantizationParametersT()

@@ -26,7 +26,8 @@ class HashedEmbedding(HashedTable, CompressedEmbedding):
         output_dim: Integer. Width of an embedding.
         num_subvectors: Integer. Size of the pool, at most
             `input_dim * num_parts`. The layer has `num_subvectors /
-            (input_dim * num_parts)` of the dense layer's parameters.
+            (input_dim * num_parts)` of the dense layer's parameters, and
+            private rows.
         num_parts: Integer. Pieces of a row; it divides `output_dim`.
         seed: Integer. The assignment of sub-vectors to words.
         shared_pool: Boolean. Whether the parts draw from one pool, as in the
@@ -37,6 +38,10 @@ class HashedEmbedding(HashedTable, CompressedEmbedding):
         subvectors_regularizer: Regularizer of the pool.
         subvectors_constraint: Constraint of the pool.
         mask_zero: Boolean. Whether id 0 is padding, to be masked.
+        num_private: Integer. How many words, the first ones, have rows of
+            their own, `output_dim` parameters each. Words of vocabularies that
+            Keras' `StringLookup` and `TextVectorization` make are in the order
+            of their counts. At least one word is not private.
         **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -59,8 +64,10 @@ class HashedEmbedding(HashedTable, CompressedEmbedding):
     >>> layer.compression_ratio
     20.0
 
-    Reference:
+    References:
     - [Li et al., 2018](https://arxiv.org/abs/1711.09873)
+    - Rows of their own for the most frequent:
+      [Zhang et al., 2023](https://arxiv.org/abs/2312.03256)
     """
 
     def __init__(
@@ -75,6 +82,7 @@ class HashedEmbedding(HashedTable, CompressedEmbedding):
         subvectors_regularizer: Any = None,
         subvectors_constraint: Any = None,
         mask_zero: bool = False,
+        num_private: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
@@ -83,6 +91,7 @@ class HashedEmbedding(HashedTable, CompressedEmbedding):
             num_parts,
             seed,
             shared_pool,
+            num_private,
             subvectors_initializer=subvectors_initializer,
             subvectors_regularizer=subvectors_regularizer,
             subvectors_constraint=subvectors_constraint,
@@ -115,6 +124,8 @@ class HashedSoftmax(HashedTable, CompressedSoftmax):
         subvectors_initializer: Initializer of the pools.
         subvectors_regularizer: Regularizer of the pools.
         subvectors_constraint: Constraint of the pools.
+        num_private: Integer. How many units, the first ones, have rows of
+            their own: see `HashedEmbedding`.
         **kwargs: `bias_initializer`, `bias_regularizer` and `bias_constraint`
             as for `keras.layers.Dense`, and base layer keyword arguments, such
             as `name` and `dtype`.
@@ -146,6 +157,7 @@ class HashedSoftmax(HashedTable, CompressedSoftmax):
         subvectors_initializer: Any = "uniform",
         subvectors_regularizer: Any = None,
         subvectors_constraint: Any = None,
+        num_private: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -156,6 +168,7 @@ class HashedSoftmax(HashedTable, CompressedSoftmax):
             num_parts,
             seed,
             False,
+            num_private,
             subvectors_initializer=subvectors_initializer,
             subvectors_regularizer=subvectors_regularizer,
             subvectors_constraint=subvectors_constraint,

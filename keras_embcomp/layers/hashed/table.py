@@ -6,7 +6,12 @@ import numpy as np
 from keras import ops
 
 from keras_embcomp._types import Array, ArrayLike
-from keras_embcomp.checks import at_most, frequency_weights, positive_int
+from keras_embcomp.checks import (
+    at_most,
+    frequency_weights,
+    natural_number,
+    positive_int,
+)
 from keras_embcomp.layers.base import Compressed, Resizing
 from keras_embcomp.layers.execution import current_execution
 from keras_embcomp.layers.factors import in_numpy
@@ -32,18 +37,25 @@ class HashedTable(Compressed):
         num_parts: int,
         seed: int,
         shared_pool: bool,
+        num_private: int,
         **parts: Any,
     ) -> None:
         self.num_subvectors = positive_int("num_subvectors", num_subvectors)
         self.num_parts = positive_int("num_parts", num_parts)
         self.seed = seed
         self.shared_pool = shared_pool
+        self.num_private = natural_number("num_private", num_private)
         names = self._vocabulary_name, self._vocabulary
-        check_pool(*names, num_subvectors, num_parts)
+        check_pool(*names, num_subvectors, num_parts, num_private)
         if not shared_pool:
             at_most("num_parts", num_parts, "num_subvectors", num_subvectors)
         self._assignment = assign(
-            self._vocabulary, num_subvectors, num_parts, seed, shared_pool
+            self._vocabulary,
+            num_subvectors,
+            num_parts,
+            seed,
+            shared_pool,
+            num_private,
         )
         self._set_parts(**parts)
 
@@ -52,7 +64,8 @@ class HashedTable(Compressed):
 
     def _build_table(self, width):
         self.subvectors = self._add_table_weight(
-            "subvectors", (self.num_subvectors, width // self.num_parts)
+            "subvectors",
+            (self._assignment.num_pieces, width // self.num_parts),
         )
 
     def _rows(self, ids):
@@ -65,9 +78,18 @@ class HashedTable(Compressed):
 
     def _logit_blocks(self, hidden):
         execution = current_execution()
-        pool = execution.whole(self.subvectors, hidden.dtype, hidden)
+        ends = self.num_subvectors, self._assignment.num_pieces
+        pool = execution.rows_between(
+            self.subvectors, 0, ends[0], hidden.dtype, hidden
+        )
         logits = hashed_logits(execution, hidden, pool, self._assignment)
-        return [logits], None
+        if not self.num_private:
+            return [logits], None
+        pieces = execution.rows_between(
+            self.subvectors, *ends, hidden.dtype, hidden
+        )
+        rows = ops.reshape(pieces, (self.num_private, hidden.shape[-1]))
+        return [ops.matmul(hidden, ops.transpose(rows)), logits], None
 
     def _row_scores(self, hidden):
         execution = current_execution()
@@ -96,6 +118,7 @@ class HashedTable(Compressed):
         A sub-vector becomes the mean of the pieces that use it. They are
         picked at random, so this loses nearly all that a trained table holds:
         it is a start for distillation, not a way to compress a trained model.
+        Private rows are those of the table.
 
         Args:
             table: Array of shape `(vocabulary, width)`: the table of an
@@ -121,15 +144,17 @@ class HashedTable(Compressed):
 
     def _fit(self, table, frequencies=None):
         weights = frequency_weights(frequencies, len(table))
-        pool = fitted_subvectors(
-            table, weights, self.num_subvectors, self._assignment
-        )
+        pool = fitted_subvectors(table, weights, self._assignment)
         self.subvectors.assign(pool)
 
     def _resizing(self, rows):
         # A row's sub-vectors follow from its id and the vocabulary.
-        largest = len(rows) * self.num_parts
-        structure = {"num_subvectors": min(self.num_subvectors, largest)}
+        private = min(self.num_private, len(rows) - 1)
+        largest = (len(rows) - private) * self.num_parts
+        structure = {
+            "num_subvectors": min(self.num_subvectors, largest),
+            "num_private": private,
+        }
         return Resizing(structure, fit={}, exact=False)
 
     def _mix(self, mixtures, rows):
@@ -143,5 +168,6 @@ class HashedTable(Compressed):
             **super().get_config(),
             "num_subvectors": self.num_subvectors,
             "num_parts": self.num_parts,
+            "num_private": self.num_private,
             "seed": self.seed,
         }

@@ -4,14 +4,17 @@ from keras_embcomp.layers.low_rank.layers import (
     LowRankEmbedding,
     LowRankSoftmax,
 )
-from keras_embcomp.layers.method import Method
-from keras_embcomp.numerics.low_rank import low_rank_from_fraction
+from keras_embcomp.layers.method import FromScratch, Method
+from keras_embcomp.numerics.low_rank import low_rank_from_parameters
 
 
 def _sizes(table, parameters, weights):
-    fraction = min(max(parameters / table.size, 1e-9), 1)
-    vocabulary, width = table.shape
-    return {"rank": low_rank_from_fraction(vocabulary, width, fraction)}
+    return _sizes_from_scratch(table.shape, parameters, None, "embedding")
+
+
+def _sizes_from_scratch(shape, parameters, counts, side):
+    vocabulary, width = shape
+    return {"rank": low_rank_from_parameters(vocabulary, width, parameters)}
 
 
 def _operations(arguments, shape, output):
@@ -27,4 +30,17 @@ LOW_RANK = Method(
     operations=_operations,
     device_axes={"embeddings": 0},
     formats_of_auto=("int8", "int4"),
+    from_scratch=(
+        FromScratch(
+            sizes=_sizes_from_scratch,
+            known={
+                "embedding": "From scratch, 30 times smaller: RMSE 0.958 on "
+                "MovieLens, dense 0.927; 79.8 % on SST-2, dense 82.1 "
+                "(docs/from_scratch.md).",
+                "tied": "Not measured from scratch. An eighth of a trained "
+                "table, trained further: 26.7 BLEU, dense 34.4 "
+                "(docs/distilled.md).",
+            },
+        ),
+    ),
 )

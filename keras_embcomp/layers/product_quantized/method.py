@@ -46,9 +46,8 @@ PRODUCT_QUANTIZED = Method(
     sizes=_sizes,
     smallest=_smallest,
     operations=_operations,
-    device_axes={"codes|kept": 0},
+    device_axes={"codes": 0, "kept": 0},
     formats=(None,),  # its bytes are chosen by an argument
-    formats_of_auto=(None,),
     slow_fit=True,
     expected_loss=sampled_loss,
 )

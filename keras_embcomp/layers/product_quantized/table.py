@@ -2,7 +2,6 @@
 
 from typing import Any, Self
 
-import numpy as np
 from keras import ops
 
 from keras_embcomp._types import Array, ArrayLike
@@ -12,9 +11,11 @@ from keras_embcomp.checks import (
     natural_number,
     positive_int,
 )
-from keras_embcomp.layers.base import Compressed, Resizing
+from keras_embcomp.layers.base import Resizing
 from keras_embcomp.layers.execution import current_execution
 from keras_embcomp.layers.factors import in_numpy
+from keras_embcomp.layers.progress import shown
+from keras_embcomp.layers.stored import StoredFactors
 from keras_embcomp.numerics.product_quantized.codes import (
     KeptRows,
     ProductCodes,
@@ -35,10 +36,8 @@ from keras_embcomp.numerics.product_quantized.fitting import (
     rows_in_bytes,
 )
 
-_STORED = ("float32", "int8")
 
-
-class ProductQuantizedTable(Compressed):
+class ProductQuantizedTable(StoredFactors):
     """The table is in product codes, of a table that was turned."""
 
     def _set_structure(
@@ -64,12 +63,7 @@ class ProductQuantizedTable(Compressed):
             "codebook_size ** (num_parts - 1)",
             most_kept(self.num_parts, self.codebook_size),
         )
-        if factors_dtype not in _STORED:
-            raise ValueError(
-                f"`factors_dtype` must be one of {', '.join(_STORED)}. "
-                f"Received: factors_dtype={factors_dtype}"
-            )
-        self.factors_dtype = factors_dtype
+        self._set_factors_dtype(factors_dtype)
         self.seed = natural_number("seed", seed)
         self._set_parts(**parts)
 
@@ -127,14 +121,7 @@ class ProductQuantizedTable(Compressed):
             if initializer is not None:
                 return self._add_factor(name, shape, initializer=initializer)
             return self._add_table_weight(name, shape, shared=True)
-        return self.add_weight(
-            name=name,
-            shape=shape,
-            dtype=self.factors_dtype,
-            initializer=_signs,
-            trainable=False,
-            autocast=False,
-        )
+        return self._add_integers(name, shape)
 
     def _add_scales(self, name, count):
         return self.add_weight(
@@ -259,11 +246,7 @@ class ProductQuantizedTable(Compressed):
         )
 
     def _fit(self, table, frequencies=None, verbose=0):
-        progress: Any = None
-        if verbose:
-            import tqdm
-
-            progress = tqdm.tqdm
+        progress = shown if verbose else None
         found = product_codes(
             table,
             self.num_parts,
@@ -328,12 +311,5 @@ class ProductQuantizedTable(Compressed):
             "part_width": self.part_width,
             "codebook_size": self.codebook_size,
             "num_kept": self.num_kept,
-            "factors_dtype": self.factors_dtype,
             "seed": self.seed,
         }
-
-
-def _signs(shape, dtype):
-    """Returns numbers for a factor that waits for those of a file."""
-    numbers = np.arange(np.prod(shape)).reshape(shape) % 3 - 1
-    return ops.convert_to_tensor(numbers.astype(dtype))

@@ -3,6 +3,8 @@
 Every word has `num_parts` pieces, and each piece is a sub-vector of a pool. The
 assignment is random, balanced (usage counts differ by at most one) and fixed.
 Here it is computed from `(id, part, seed)`, so it takes no weight.
+
+The first words may have private rows: pieces of their own, behind the pools.
 """
 
 import functools
@@ -23,15 +25,19 @@ class Assignment(NamedTuple):
     """Which sub-vectors a word is made of.
 
     Part `k` is sub-vector `offsets[k] + (place + starts[k]) % sizes[k]`, where
-    `place` is the place of the word in shuffle `k`.
+    `place` is the place of the word in shuffle `k`. Part `k` of private word
+    `i` is sub-vector `sum of sizes + i * num_parts + k`; with one pool, that of
+    all parts, the sum is its size.
 
     Attributes:
-        vocabulary: Number of words.
+        vocabulary: Number of words that share sub-vectors.
         num_parts: Number of parts of a word.
         seed: Seed of the shuffles.
         starts: For each part, what is added to the place.
         sizes: For each part, the number of sub-vectors in its pool.
         offsets: For each part, the first sub-vector of its pool.
+        num_subvectors: Sub-vectors of all pools together.
+        num_private: How many words, the first ones, share none.
     """
 
     vocabulary: int
@@ -40,19 +46,39 @@ class Assignment(NamedTuple):
     starts: tuple[int, ...]
     sizes: tuple[int, ...]
     offsets: tuple[int, ...]
+    num_subvectors: int
+    num_private: int = 0
+
+    @property
+    def num_pieces(self) -> int:
+        """Sub-vectors that are shared or private."""
+        return self.num_subvectors + self.num_private * self.num_parts
 
 
 def check_pool(
-    name: str, vocabulary: int, num_subvectors: int, num_parts: int
+    name: str,
+    vocabulary: int,
+    num_subvectors: int,
+    num_parts: int,
+    num_private: int,
 ) -> None:
     """Raises a `ValueError` if the pool is too large, or the places are."""
+    if num_private >= vocabulary:
+        raise ValueError(
+            f"`num_private` must be below `{name}`. "
+            f"Received: num_private={num_private}, {name}={vocabulary}"
+        )
     pieces = vocabulary * num_parts
     if pieces >= 2**31:
         raise ValueError(
             f"`{name} * num_parts` must be below 2**31. "
             f"Received: {name}={vocabulary}, num_parts={num_parts}"
         )
-    at_most("num_subvectors", num_subvectors, f"{name} * num_parts", pieces)
+    of_words = f"{name} * num_parts"
+    if num_private:
+        of_words = f"({name} - num_private) * num_parts"
+        pieces -= num_private * num_parts
+    at_most("num_subvectors", num_subvectors, of_words, pieces)
 
 
 def check_parts(name: str, width: int, num_parts: int) -> None:
@@ -75,6 +101,7 @@ def assign(
     num_parts: int,
     seed: int,
     shared: bool,
+    num_private: int = 0,
 ) -> Assignment:
     """Returns a balanced assignment.
 
@@ -87,16 +114,34 @@ def assign(
         num_parts: Integer. Parts of a word.
         seed: Integer. Seed of the shuffles.
         shared: Boolean. Whether all parts share one pool.
+        num_private: Integer. How many words, the first ones, share none.
     """
+    vocabulary -= num_private
     if shared:
         starts = tuple(k * vocabulary for k in range(num_parts))
         sizes, offsets = (num_subvectors,) * num_parts, (0,) * num_parts
     else:
-        least, more = divmod(num_subvectors, num_parts)
-        sizes = tuple(least + (k < more) for k in range(num_parts))
-        offsets = tuple(sum(sizes[:k]) for k in range(num_parts))
+        sizes, offsets = pools_of_parts(num_subvectors, num_parts)
         starts = (0,) * num_parts
-    return Assignment(vocabulary, num_parts, seed, starts, sizes, offsets)
+    return Assignment(
+        vocabulary,
+        num_parts,
+        seed,
+        starts,
+        sizes,
+        offsets,
+        num_subvectors,
+        num_private,
+    )
+
+
+def pools_of_parts(
+    num_subvectors: int, num_parts: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns the size of the pool of each part, and where it starts."""
+    least, more = divmod(num_subvectors, num_parts)
+    sizes = tuple(least + (k < more) for k in range(num_parts))
+    return sizes, tuple(sum(sizes[:k]) for k in range(num_parts))
 
 
 def codes(execution: Execution, ids: Tensor, assignment: Assignment) -> Tensor:
@@ -104,7 +149,8 @@ def codes(execution: Execution, ids: Tensor, assignment: Assignment) -> Tensor:
 
     Args:
         execution: How the call runs.
-        ids: int32 tensor or NumPy array of ids below the vocabulary.
+        ids: int32 tensor or NumPy array of numbers of words among those that
+            share sub-vectors.
         assignment: The result of `assign`.
     """
     in_numpy = isinstance(ids, np.ndarray)
@@ -121,9 +167,35 @@ def codes(execution: Execution, ids: Tensor, assignment: Assignment) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def code_table(assignment: Assignment) -> Array:
-    """Returns the codes of all words, an array `(vocabulary, parts)`."""
+    """Returns the codes of all that share, an array `(vocabulary, parts)`."""
     ids = np.arange(assignment.vocabulary, dtype="int32")
     return codes(Execution(), ids, assignment)
+
+
+def pieces_of(
+    execution: Execution, ids: Tensor, assignment: Assignment
+) -> Tensor:
+    """Returns the sub-vector of each part, of shape `(*ids.shape, parts)`.
+
+    Args:
+        execution: How the call runs.
+        ids: int32 tensor or NumPy array of ids below the vocabulary.
+        assignment: The result of `assign`.
+    """
+    offsets = np.array(assignment.offsets, "int32")
+    private = assignment.num_private
+    in_numpy = isinstance(ids, np.ndarray)
+    if not in_numpy:
+        offsets = ops.convert_to_tensor(offsets)
+    if not private:
+        return codes(execution, ids, assignment) + offsets
+    library = np if in_numpy else ops
+    shared = library.maximum(ids - private, 0)
+    found = codes(execution, shared, assignment) + offsets
+    first = library.expand_dims(ids * assignment.num_parts, -1)
+    parts = library.arange(assignment.num_parts, dtype="int32")
+    own = first + (parts + assignment.num_subvectors)
+    return library.where(library.expand_dims(ids < private, -1), own, found)
 
 
 def hashed_rows(
@@ -139,11 +211,10 @@ def hashed_rows(
         execution: How the call runs.
         ids: Tensor of ids below the vocabulary.
         outside: 1 for each id that was out of range, else 0.
-        subvectors: Tensor of shape `(num_subvectors, width // num_parts)`.
+        subvectors: Tensor of shape `(num_pieces, width // num_parts)`.
         assignment: The result of `assign`.
     """
-    offsets = ops.convert_to_tensor(np.array(assignment.offsets, "int32"))
-    found = codes(execution, ops.cast(ids, "int32"), assignment) + offsets
+    found = pieces_of(execution, ops.cast(ids, "int32"), assignment)
     beyond = ops.cast(outside, "int32") * subvectors.shape[0]
     found = found + ops.expand_dims(beyond, -1)
     pieces = execution.take(subvectors, found)
@@ -157,12 +228,18 @@ def hashed_logits(
     subvectors: Tensor,
     assignment: Assignment,
 ) -> Tensor:
-    """Returns `hidden @ table.T`, of shape `(..., vocabulary)`.
+    """Returns `hidden @ table.T` of words that share sub-vectors.
 
     For fewer tokens than the width, this is Algorithm 1 of Li et al. 2018: each
     part of the hidden states is multiplied with its pool once, and the logit of
     a word is a sum of one product per part. For more tokens, the table takes
     less memory than the logits, and one product with it is faster.
+
+    Args:
+        execution: How the call runs.
+        hidden: Tensor of shape `(..., width)`.
+        subvectors: Tensor of shape `(num_subvectors, width // num_parts)`.
+        assignment: The result of `assign`.
     """
     width = assignment.num_parts * subvectors.shape[1]
     tokens = ops.reshape(hidden, (-1, width))
@@ -198,9 +275,9 @@ def hashed_scores(
         rows = hashed_rows(execution, ids, 0 * ids, subvectors, assignment)
         return products(tokens, rows)
 
-    ids = ops.arange(assignment.vocabulary, dtype="int32")
-    shared = (tokens, subvectors)
-    return RowScores(scores, shared, (), (ids,), assignment.vocabulary)
+    units = assignment.num_private + assignment.vocabulary
+    ids = ops.arange(units, dtype="int32")
+    return RowScores(scores, (tokens, subvectors), (), (ids,), units)
 
 
 def _partial_products(
@@ -262,7 +339,7 @@ def _code_table_of(
 
 
 def fitted_subvectors(
-    table: Array, weights: Array, num_subvectors: int, assignment: Assignment
+    table: Array, weights: Array, assignment: Assignment
 ) -> Array:
     """Returns the pool with the least weighted squared error.
 
@@ -271,18 +348,19 @@ def fitted_subvectors(
     Args:
         table: Array of shape `(vocabulary, width)`.
         weights: Array of shape `(vocabulary,)`.
-        num_subvectors: Size of the pool, or of all pools together.
         assignment: The result of `assign`.
 
     Returns:
-        A float32 array of shape `(num_subvectors, width // num_parts)`.
+        A float32 array of shape `(num_pieces, width // num_parts)`.
     """
-    places = code_table(assignment) + np.array(assignment.offsets)
-    sums, counts = _sums_of_users(table, weights, places, num_subvectors)
+    size = assignment.num_pieces
+    ids = np.arange(len(table), dtype="int32")
+    places = pieces_of(Execution(), ids, assignment)
+    sums, counts = _sums_of_users(table, weights, places, size)
     never = counts == 0
     if never.any():  # all their pieces weigh 0: average without weights
         alike = np.ones_like(weights)
-        plain, uses = _sums_of_users(table, alike, places, num_subvectors)
+        plain, uses = _sums_of_users(table, alike, places, size)
         sums[never], counts[never] = plain[never], np.maximum(uses[never], 1)
     return (sums / counts[:, None]).astype("float32")
 

@@ -21,10 +21,11 @@ from keras_embcomp.numerics.product_quantized.codes import (
     smallest_dtype,
 )
 
-# Wraps an iterable to show progress, as `tqdm` does.
+# Wraps an iterable to show progress.
 Progress: TypeAlias = Callable[[Iterable[int]], Iterable[int]]
 
 _NARROW = 8
+_REGRESSED = 4_096  # rows in float64
 _NOISE = 1e-12  # of the largest variance
 _LEAST_WEIGHT = 1e-6  # relative to the mean; k-means needs weights above 0
 
@@ -93,7 +94,7 @@ def product_codes(
         weights: Array of shape `(vocabulary,)`, of mean 1.
         num_kept: Integer. Number of rows that are kept.
         seed: Integer. Seed of k-means.
-        progress: A function that wraps an iterable, such as `tqdm`.
+        progress: A function that wraps an iterable to show progress.
         rounds: Integer. Rounds of k-means.
 
     Returns:
@@ -192,7 +193,11 @@ def _coded(
             turned[:, columns], used, weights, seed + part, rounds
         )
         turned[:, columns] = codebooks[part][codes[:, part]]
-    return codes, codebooks, *_regression(turned, rows, weights)
+
+    def blocks() -> Iterable[tuple[slice, Array]]:
+        return ((b, turned[b]) for b in row_blocks(len(rows), _REGRESSED))
+
+    return codes, codebooks, *regression(blocks, rows, weights)
 
 
 def _clustered(
@@ -258,21 +263,30 @@ def _distinct(table: Array, weights: Array) -> tuple[Array, Array, Array]:
     return table[first], np.bincount(which, weights), which
 
 
-def _regression(
-    features: Array, table: Array, weights: Array
+def regression(
+    blocks: Callable[[], Iterable[tuple[Any, Array]]],
+    table: Array,
+    weights: Array,
 ) -> tuple[Array, Array]:
-    """Returns the projection and the mean with the least weighted error."""
-    norms = np.zeros(features.shape[1] + 1)
-    for part in row_blocks(len(table)):
-        norms += weights[part] @ np.square(_and_one(features[part]))
+    """Returns the projection and the mean with the least weighted error.
+
+    Args:
+        blocks: Function that returns blocks of rows: which rows, and their
+            features. It is called twice.
+        table: Array of shape `(vocabulary, width)`.
+        weights: Array of shape `(vocabulary,)`.
+    """
+    norms: Any = 0.0
+    for rows, features in blocks():
+        norms = norms + weights[rows] @ np.square(_and_one(features))
     norms = np.where(norms > 0, np.sqrt(norms), 1.0)
     gram = np.zeros((len(norms), len(norms)))
     product = np.zeros((len(norms), table.shape[1]))
-    for part in row_blocks(len(table), 4_096):
-        own = _and_one(features[part]) / norms
-        weighted = (own * weights[part, None]).T
+    for rows, features in blocks():
+        own = _and_one(features) / norms
+        weighted = (own * weights[rows, None]).T
         gram += weighted @ own
-        product += weighted @ table[part]
+        product += weighted @ table[rows]
     # Of features that depend on others, as those of few distinct rows do, the
     # smallest solution: one with large numbers would not survive rounding.
     solution = np.linalg.lstsq(gram, product, rcond=_NOISE)[0]

@@ -1,8 +1,8 @@
-"""Files of layers whose factors have 8 or 4 bits."""
+"""Files of layers whose factors have 8 bits or fewer."""
 
 import keras
 import pytest
-from random_layers import BOTH, MODES, made, model_of
+from random_layers import BOTH_IN_TURN, made, model_of, quantize
 
 import keras_embcomp
 
@@ -13,11 +13,10 @@ pytestmark = [
 ]
 
 
-@BOTH
-@MODES
+@BOTH_IN_TURN
 def test_exports_equal_keras(case, mode, tmp_path):
     model = model_of(case, made(case))
-    model.quantize(mode)
+    quantize(model, mode)
     written = keras_embcomp.export_litert(model, tmp_path / "model.tflite")
     # A file's products with integers round the hidden states to 8 bits, too.
     rounds = isinstance(
@@ -42,7 +41,10 @@ def test_exports_equal_keras(case, mode, tmp_path):
         ),
     ],
 )
-@pytest.mark.parametrize("mode, share", [("int8", 1), ("int4", 0.5)])
+@pytest.mark.parametrize(
+    "mode, share",
+    [("int8", 1), ("int4", 0.5), ("int2", 0.25), ("ternary", 0.2)],
+)
 def test_files_are_as_small_as_the_format(
     cls, structure, numbers, fixed, mode, share, tmp_path
 ):
@@ -50,7 +52,7 @@ def test_files_are_as_small_as_the_format(
     entry = keras.Input((4,), dtype="int32")
     model = keras.Model(entry, layer(entry))
     least = fixed + share * (numbers or layer.count_params())
-    model.quantize(mode)
+    quantize(model, mode)
     written = keras_embcomp.export_litert(model, tmp_path / "model.tflite")
     assert least < written.bytes < 1.1 * least + 40_000
     served = keras_embcomp.export_serving(model, tmp_path / "served")

@@ -1,4 +1,4 @@
-"""Tables of 16, 8 and 4 bits in `.tflite` files."""
+"""Tables of 16 bits and fewer in `.tflite` files."""
 
 import keras
 import numpy as np
@@ -15,9 +15,15 @@ from keras_embcomp import (
 )
 
 pytestmark = pytest.mark.tensorflow_only
-FORMATS = ("float16", "int8", "int4")
+FORMATS = ("float16", "int8", "int4", "int2", "ternary")
 # Relative, of random tables; three factors or more may each lose a share.
-LOST = {"float16": 2e-3, "int8": 0.03, "int4": 0.35}
+LOST = {
+    "float16": 2e-3,
+    "int8": 0.03,
+    "int4": 0.35,
+    "int2": 0.9,
+    "ternary": 1.0,
+}
 
 
 def interpreter(path):
@@ -152,7 +158,14 @@ def test_a_plain_embedding_has_rows_of_few_bytes(width, tmp_path):
             assert ("INT4", 3_000 * half) in constants(path)
         if table_format == "int8":
             assert ("INT8", 3_000 * width) in constants(path)
+        if table_format == "int2":
+            assert "EMBEDDING_LOOKUP" in written.operations
+            assert ("INT2", 3_000 * -(-width // 4)) in constants(path)
+        if table_format == "ternary":
+            assert ("UINT8", 3_000 * -(-width // 5)) in constants(path)
     assert 7 * sizes["int4"] < sizes["float32"]
+    assert 12 * sizes["int2"] < sizes["float32"]
+    assert sizes["ternary"] < sizes["int2"]
     assert 3.8 * sizes["int8"] < sizes["float32"]
     assert 1.9 * sizes["float16"] < sizes["float32"]
 
@@ -169,23 +182,53 @@ def test_ids_out_of_range_are_refused_in_every_format(tmp_path):
                 runner(ids=np.array([[1, wrong]], "int64"))
 
 
+BITS = {"float16": 16, "int8": 8, "int4": 4, "int2": 2, "ternary": 2}
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
 @pytest.mark.parametrize("table_format", FORMATS)
 @pytest.mark.parametrize(
     "layer",
     [
         lambda: keras.layers.ReversibleEmbedding(4_000, 96),
-        lambda: LowRankEmbedding(4_000, 96, 64),
+        lambda: LowRankEmbedding(4_000, 96, 96),
     ],
     ids=["dense", "low rank"],
 )
-def test_a_tied_table_is_stored_once(layer, table_format, tmp_path):
+def test_a_tied_table_is_stored_once(layer, table_format, blocks, tmp_path):
+    named = table_format
+    if blocks > 1:
+        if table_format in ("float16", "int8"):
+            pytest.skip("it takes no blocks")
+        named = f"{table_format}/32"
     model = tied(layer(), 96)
-    written = export_litert(model, tmp_path / "a.tflite", table_format)
-    bits = {"float16": 16, "int8": 8, "int4": 4}[table_format]
-    table = bits * 4_000 * (96 if "Reversible" in str(model.layers) else 64)
-    others = 4 * 96 * 97 + 4 * 64 * 96 + 25_000
-    assert table / 8 < written.bytes < table / 8 + others
+    written = export_litert(model, tmp_path / "a.tflite", named)
+    table = BITS[table_format] * 4_000 * 96 / 8
+    # A block's scale takes a byte for lookups and two for products.
+    others = 4 * 96 * 97 + 4 * 96 * 96 + 3 * 4_000 * blocks + 16_000
+    assert table < written.bytes < table + others
+    assert table > others - 4 * 96 * 97 - 4 * 96 * 96
     assert 0 < written.error < LOST[table_format]
+
+
+def test_eight_bits_of_many_columns_are_stored_once_too(tmp_path):
+    model = tied(LowRankEmbedding(4_000, 160, 160), 160)  # blocks of 128
+    written = export_litert(model, tmp_path / "a.tflite", "int8")
+    assert written.bytes < 4_000 * 160 + 8 * 160 * 160 + 60_000
+    assert written.error < LOST["int8"]
+
+
+def test_smaller_blocks_lose_less(generator, tmp_path):
+    ids = keras.Input((None,), dtype="int32", name="x")
+    layer = keras.layers.Embedding(VOCABULARY, 256)
+    model = keras.Model(ids, layer(ids))
+    layer.set_weights([generator.normal(size=(VOCABULARY, 256))])
+    for mode, most in (("int4", 0.85), ("int2", 0.97), ("ternary", 0.98)):
+        errors = [
+            export_litert(model, tmp_path / "a.tflite", named).error
+            for named in (mode, f"{mode}/32")
+        ]
+        assert errors[1] < most * errors[0]
 
 
 def test_a_dense_head_is_stored_by_rows(tmp_path):
@@ -257,6 +300,8 @@ def test_what_cannot_be_copied_keeps_its_relu(tmp_path):
         ("quantize", "int4", "mixed_bfloat16"),
         ("fake_quantize", "int8", "mixed_bfloat16"),
         ("fake_quantize", "int4", "float32"),
+        ("quantize", "int2", "float32"),
+        ("fake_quantize", "ternary", "mixed_bfloat16"),
     ],
 )
 def test_formats_of_layers_that_are_rounded_already(
@@ -358,8 +403,9 @@ def test_wrong_formats_and_numbers_are_refused(tmp_path):
     ids = keras.Input((3,), dtype="int32", name="ids")
     layer = keras.layers.Embedding(9, 4)
     model = keras.Model(ids, layer(ids))
-    with pytest.raises(ValueError, match="`table_format` must be one of flo"):
-        export_litert(model, tmp_path / "a.tflite", "int2")
+    for wrong in ("int3", "int8/64", "int4/0", "float16/32", "int2/", None):
+        with pytest.raises(ValueError, match="`table_format` must be one of "):
+            export_litert(model, tmp_path / "a.tflite", wrong)
     layer.set_weights([np.full((9, 4), 1e6)])
     with pytest.raises(ValueError, match="must not be 'float16' for numbers"):
         export_litert(model, tmp_path / "a.tflite", "float16")
