@@ -237,7 +237,7 @@ class Copying:
                 old, f"weights of shapes {shapes[0]}, and then {shapes[1]}"
             )
         for before, after in zip(*pairs, strict=True):
-            after.assign(before)
+            after.assign(ops.copy(before))  # or JAX shares, and donates it
         if type(old).load_own_variables is not _LOAD and old.built:
             _copy_by_store(old, new)
 
@@ -301,7 +301,7 @@ def _copy_by_store(old, new):
         return  # it would be merged
     store: dict[str, Any] = {}
     old.save_own_variables(store)
-    new.load_own_variables(store)
+    new.load_own_variables({name: ops.copy(x) for name, x in store.items()})
 
 
 def _check_nothing_left(model, copy, layers):

@@ -268,7 +268,7 @@ class _WithWords(Copying):
             axes = _other_axes(tuple(before.shape), tuple(after.shape))
             if axes is None or len(axes) > 1:
                 raise unlike(old, f"weights of {shapes[0]}, then {shapes[1]}")
-            taken: Any = before
+            taken: Any = ops.copy(before)  # or JAX shares, and donates it
             for axis in axes:
                 taken = self._taken(before, axis)
             after.assign(taken)

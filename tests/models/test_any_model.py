@@ -449,3 +449,30 @@ def test_words_come_and_go(table):
     if table == "dense":
         mean = before[..., 1:3].mean(axis=-1)
         assert_close(found[..., 50], mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["compress", "replace", "resize", "to_keras"])
+def test_a_copy_outlives_the_training_of_the_original(how):
+    """JAX gives the buffers of what it trains away: none may be shared."""
+    ids = keras.Input((5,), dtype="int32")
+    words = layers.Embedding(1_200, 8, name="words")
+    states = layers.LSTM(8, return_sequences=True)(words(ids))
+    model = keras.Model(ids, layers.Dense(1_200, name="next")(states))
+    if how == "to_keras":
+        model = compress(model, ratio=4, method="low_rank")
+    made = {
+        "compress": lambda: compress(model, ratio=4, method="low_rank"),
+        "replace": lambda: replace_layers(
+            model, {"words": LowRankEmbedding.from_layer(words, rank=2)}
+        ),
+        "resize": lambda: resize_vocabulary(model, 1_203),
+        "to_keras": lambda: to_keras(model),
+    }
+    copy = made[how]()
+    before = [np.array(weight) for weight in copy.get_weights()]
+    x = np.arange(40, dtype="int32").reshape(8, 5)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(x, x, verbose=0)
+    copy.predict(x, verbose=0)
+    for weight, kept in zip(copy.get_weights(), before, strict=True):
+        assert_equal(weight, kept)
