@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import numpy as np
+from keras import ops
+
 from keras_embcomp._compat import unallocated
 from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.layers.base import Compressed, weight_bytes
@@ -101,9 +104,12 @@ def fitted(
     counts: ArrayLike | None,
     is_input: bool = True,
     verbose: int = 0,
+    covariance: Array | None = None,
 ) -> Compressed:
     """Returns a layer fitted to a table: an embedding, or an output layer."""
     arguments = {**arguments, "frequencies": counts}
+    if covariance is not None and method.takes_covariance:
+        arguments["covariance"] = covariance
     if method.slow_fit:
         arguments["verbose"] = verbose
     side: Any = method.embedding if is_input else method.softmax
@@ -113,3 +119,9 @@ def fitted(
             number_format, arguments.get("dtype", "float32")
         )
     return side.from_dense(table, **arguments)
+
+
+def rows_between(layer: Compressed, part: slice) -> Array:
+    """Returns a range of rows of a layer's table, without the others."""
+    ids = np.arange(part.start, part.stop, dtype="int32")
+    return ops.convert_to_numpy(ops.cast(layer.rows(ids), "float32"))

@@ -5,19 +5,21 @@ from typing import Any, TypeAlias
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_embcomp.checks import frequency_weights, positive_number
 from keras_embcomp.compression.candidates import (
     arguments_for,
     fitted,
     least_bytes,
+    rows_between,
 )
 from keras_embcomp.compression.plan import CompressionPlan, TablePlan
+from keras_embcomp.compression.statistics import weighed_tables
 from keras_embcomp.layers.method import EFFORTS, Method
 from keras_embcomp.layers.methods import METHODS, method_named
-from keras_embcomp.models.find import Table, tables_of
+from keras_embcomp.models.find import Table
 from keras_embcomp.numerics.blocks import row_blocks, squared_norms
+from keras_embcomp.numerics.covariance import Turning
 
 # A method, a number format and an effort.
 Try: TypeAlias = tuple[Method, str | None, str]
@@ -40,6 +42,7 @@ def plan_compression(
     frequencies: Any = None,
     method: str = "auto",
     effort: str = "low",
+    data: Any = None,
 ) -> CompressionPlan:
     """Returns how to compress the vocabulary tables of a trained model.
 
@@ -64,6 +67,10 @@ def plan_compression(
             `"tensor_train"` or `"hashed"`.
         effort: `"low"`, or `"high"` for trellis codes that are some percent
             nearer to the table and take four times as long to fit.
+        data: Data of the model, as `fit` or `predict` takes them, or what
+            `table_statistics` returned. If given, rows count as much as data
+            reach them, and errors of an output table are those of its logits.
+            `frequencies` that are given go before.
 
     Returns:
         A `CompressionPlan`.
@@ -82,7 +89,7 @@ def plan_compression(
     """
     check_goal(ratio=ratio, max_error=max_error, max_bytes=max_bytes)
     tries = tries_of(method, effort)
-    tables = tables_of(model, frequencies)
+    tables = weighed_tables(model, frequencies, data)
     if max_error is not None:
         return CompressionPlan(
             [_nearest(table, max_error, tries) for table in tables]
@@ -191,8 +198,9 @@ def _best(table, max_bytes, tries):
     weights = frequency_weights(table.counts, len(table.values))
     plans = []
     for method, number_format, effort in _suited(table, tries):
+        values = _seen_by(method, table)
         found = arguments_for(
-            method, number_format, table.values, max_bytes, weights, effort
+            method, number_format, values, max_bytes, weights, effort
         )
         if found is None:
             continue
@@ -234,9 +242,7 @@ def _plan(table, method, number_format, arguments, held):
         arguments=arguments,
         bytes_before=table.bytes,
         bytes_after=held,
-        error=_relative_error(
-            method, number_format, arguments, table.values, table.counts
-        ),
+        error=_relative_error(method, number_format, arguments, table),
         operations=method.operations(arguments, shape, not table.is_input),
     )
 
@@ -308,31 +314,47 @@ def _unreachable(budget, tables, tries):
     )
 
 
-def _relative_error(method, number_format, arguments, table, counts):
+def _seen_by(method, table):
+    """Returns the numbers whose squared errors a method's fit minimises."""
+    if table.turned is not None and method.takes_covariance:
+        return table.turned
+    return table.values
+
+
+def _relative_error(method, number_format, arguments, table):
     """Returns the error that a layer with such arguments would have.
 
     The square root of its weighted squared errors over the table's weighted
-    squares.
+    squares; with a covariance, of the logits.
     """
-    weights = frequency_weights(counts, len(table))
-    squares = weights @ squared_norms(table)
+    values = table.values
+    weights = frequency_weights(table.counts, len(values))
+    squares = weights @ squared_norms(
+        values if table.turned is None else table.turned
+    )
     if squares == 0:  # nothing counts that could be lost
         return 0.0
     if method.expected_loss is not None:
-        lost = method.expected_loss(table, weights, **arguments)
+        seen = _seen_by(method, table)
+        lost = method.expected_loss(seen, weights, **arguments)
     else:
-        layer = fitted(method, number_format, arguments, table, counts)
-        lost = sum(
-            weights[part] @ squared_norms(_rows(layer, part) - table[part])
-            for part in row_blocks(len(table))
+        layer = fitted(
+            method,
+            number_format,
+            arguments,
+            values,
+            table.counts,
+            covariance=table.covariance,
         )
+        root = None
+        if table.covariance is not None:
+            root = Turning.of(table.covariance, values.shape[1]).root
+        lost = 0.0
+        for part in row_blocks(len(values)):
+            errors = rows_between(layer, part) - values[part]
+            errors = errors if root is None else errors @ root
+            lost += weights[part] @ squared_norms(errors)
         del layer
-        if table.nbytes > _LARGE:
+        if values.nbytes > _LARGE:
             gc.collect()  # Keras' layers are cycles, which would wait for it
     return float(np.sqrt(lost / squares))
-
-
-def _rows(layer, part):
-    """Returns a range of rows of a layer's table, without the others."""
-    ids = np.arange(part.start, part.stop, dtype="int32")
-    return ops.convert_to_numpy(ops.cast(layer.rows(ids), "float32"))

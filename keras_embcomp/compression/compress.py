@@ -3,8 +3,10 @@
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
-from keras_embcomp.compression.candidates import fitted
+from keras_embcomp.compression.candidates import fitted, rows_between
 from keras_embcomp.compression.choose import plan_compression
 from keras_embcomp.compression.entries import check_structure
 from keras_embcomp.compression.plan import (
@@ -12,10 +14,16 @@ from keras_embcomp.compression.plan import (
     TablePlan,
     entry_named,
 )
+from keras_embcomp.compression.statistics import (
+    statistics_of,
+    weighed_tables,
+)
+from keras_embcomp.layers.base import Compressed
 from keras_embcomp.layers.methods import method_named
 from keras_embcomp.models.copy import Copying
-from keras_embcomp.models.find import Table, tables_of
+from keras_embcomp.models.find import Table
 from keras_embcomp.models.replace import replacements
+from keras_embcomp.numerics.blocks import row_blocks
 
 
 def compress(
@@ -36,7 +44,7 @@ def compress(
         plan: A `CompressionPlan`; `None` makes one from `goal`.
         verbose: 1 prints the plan and shows progress, 0 nothing.
         **goal: Arguments of `plan_compression`, such as `ratio=20`. Beside a
-            plan, `frequencies` only.
+            plan, `frequencies` and `data` only.
 
     Raises:
         ValueError: as `plan_compression`, if the plan names layers that the
@@ -50,19 +58,22 @@ def compress(
     >>> small.layers[0].dense_shape
     (2000, 32)
     """
+    if goal.get("data") is not None:  # once, for the plan and the fits
+        goal["data"] = statistics_of(model, goal["data"], verbose)
     if plan is None:
         plan = plan_compression(model, **goal)
-    elif set(goal) - {"frequencies"}:
+    elif set(goal) - {"frequencies", "data"}:
         raise ValueError(
             "`plan` must come without a goal of its own. Received: a plan and "
-            f"{', '.join(sorted(set(goal) - {'frequencies'}))}"
+            f"{', '.join(sorted(set(goal) - {'frequencies', 'data'}))}"
         )
     elif not isinstance(plan, CompressionPlan):
         raise ValueError(
             "`plan` must be a `CompressionPlan`, or None with a goal such as "
             f"`ratio=20`. Received: plan={plan!r}"
         )
-    tables = {t.path: t for t in tables_of(model, goal.get("frequencies"))}
+    weighed = weighed_tables(model, goal.get("frequencies"), goal.get("data"))
+    tables = {table.path: table for table in weighed}
     plan.check()
     for number, entry in enumerate(plan.tables, start=1):
         with entry_named(number, entry.layer):
@@ -83,8 +94,23 @@ def compress(
             table.counts,
             is_input=table.is_input,
             verbose=verbose,
+            covariance=table.covariance,
         )
+        _refit_bias(layers[entry.layer], table)
     return copying.finished(replacements(list(tables.values()), layers))
+
+
+def _refit_bias(layer: Compressed, table: Table) -> None:
+    """Lets a bias take the mean error of its logits over hidden states."""
+    if layer.bias is None or table.mean is None:
+        return
+    errors = np.concatenate(
+        [
+            (table.values[part] - rows_between(layer, part)) @ table.mean
+            for part in row_blocks(len(table.values))
+        ]
+    )
+    layer.bias.assign(ops.convert_to_numpy(layer.bias) + errors)
 
 
 def _check_entry(entry: TablePlan, tables: dict[str, Table]) -> None:

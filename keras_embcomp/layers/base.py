@@ -29,6 +29,7 @@ from keras_embcomp.layers.execution import current_execution, naming_ids
 from keras_embcomp.layers.factors import RoundedFactor, in_numpy
 from keras_embcomp.layers.from_keras import embedding_parts
 from keras_embcomp.layers.scores import Scored
+from keras_embcomp.numerics.covariance import Turning
 from keras_embcomp.numerics.lookup import widened
 from keras_embcomp.numerics.ragged import densified, on_flat_values
 from keras_embcomp.numerics.streaming import RowScores
@@ -223,18 +224,32 @@ class Compressed(Scored, metaclass=abc.ABCMeta):
         return getattr(self, self._vocabulary_name)
 
     @classmethod
-    def _fitted(cls, table: ArrayLike, arguments: dict, **how: Any) -> Self:
+    def _fitted(
+        cls,
+        table: ArrayLike,
+        arguments: dict,
+        covariance: ArrayLike | None = None,
+        **how: Any,
+    ) -> Self:
         """Returns a built layer that is fitted to a table.
 
         Args:
             table: Array of shape `(vocabulary, width)`.
             arguments: Arguments of the constructor beside the table's shape;
                 on the output side `bias` too.
+            covariance: Second moments of what multiplies the table. If given,
+                `_fit` gets a table that is turned, and the turn.
             **how: Arguments of `_fit`.
         """
         table = finite_table("table", table)
+        turning = None
+        if covariance is not None:
+            turning = Turning.of(covariance, table.shape[1])
         layer = cls._for_table(table.shape, arguments)
-        layer._fit(table, **how)
+        if turning is None:
+            layer._fit(table, **how)
+        else:
+            layer._fit(turning.turned(table), turning=turning, **how)
         return layer
 
     def rows(self, ids: Tensor) -> Tensor:

@@ -55,6 +55,7 @@ class Method(NamedTuple):
         expected_loss: A function of a table, weights of the rows and
             structural arguments that estimates the weighted squared errors,
             where a fit takes too long; `None` fits the layer.
+        takes_covariance: Whether `from_dense` takes `covariance`.
         efforts: What `sizes` also gets, by effort: each of `EFFORTS` if there
             is one, or nothing.
         from_scratch: Its forms that are trained from scratch. A method that
@@ -72,5 +73,6 @@ class Method(NamedTuple):
     formats_of_auto: tuple[str | None, ...] = ()
     slow_fit: bool = False
     expected_loss: Callable[..., float] | None = None
+    takes_covariance: bool = True
     efforts: Mapping[str, Arguments] = MappingProxyType({})
     from_scratch: tuple[FromScratch, ...] = ()

@@ -123,6 +123,10 @@ class Table(NamedTuple):
         counts: Counts of its rows, or `None`.
         arguments: Arguments of `from_dense` that keep what the layer has.
         is_input: Whether it embeds ids, or makes logits.
+        covariance: Second moments of the hidden states that it is multiplied
+            by, or `None`; central ones if it has a bias.
+        mean: Their mean, or `None`.
+        turned: `values` in the turn that the covariance gives, or `None`.
     """
 
     path: str
@@ -131,6 +135,9 @@ class Table(NamedTuple):
     counts: ArrayLike | None
     arguments: dict[str, Any] = {}
     is_input: bool = True
+    covariance: Array | None = None
+    mean: Array | None = None
+    turned: Array | None = None
 
     @property
     def bytes(self) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_embcomp._types import Array, Factor, Tensor
+from keras_embcomp.numerics.covariance import Turning
 from keras_embcomp.numerics.execution import Execution
 from keras_embcomp.numerics.lookup import likely_count
 from keras_embcomp.numerics.low_rank import truncated_svd
@@ -326,6 +327,26 @@ def rescaled(arrays: Sequence[Array], scale: float) -> tuple[Array, ...]:
         bias = bias * factors
         projection = projection / norms[:, None]
     return rows * factors, bias, projection, projection_bias * scale, *hidden
+
+
+def returned(arrays: Sequence[Array], turning: Turning) -> tuple[Array, ...]:
+    """Returns the weights of a decoder for a table whose columns were turned.
+
+    Args:
+        arrays: What `rescaled` takes.
+        turning: The turn that the rows have.
+    """
+    rows, bias, projection, projection_bias, *hidden = arrays
+    if hidden:
+        kernel, shortcut = hidden
+        hidden = [kernel, turning.returned(shortcut)]
+    return (
+        rows,
+        bias,
+        turning.returned(projection),
+        turning.returned(projection_bias[None])[0],
+        *hidden,
+    )
 
 
 def distilled_rank(

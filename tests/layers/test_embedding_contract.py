@@ -1,5 +1,7 @@
 """The laws of the input side, over every case."""
 
+import inspect
+
 import contract
 import keras
 import numpy as np
@@ -220,6 +222,25 @@ def test_frequencies_lower_the_weighted_error(case, generator):
         plain = case.layer.from_dense(table, **structure)
         rows = np.sum((plain.to_dense() - table) ** 2, axis=1)
         assert error < np.sum(counts * rows)
+
+
+def test_a_covariance_lowers_the_error_of_the_logits(case, generator):
+    if "covariance" not in inspect.signature(case.layer.from_dense).parameters:
+        pytest.skip("the method has no weights by which a turn is undone")
+    table = generator.normal(size=(VOCABULARY, WIDTH)).astype("float32")
+    hidden = generator.normal(size=(200, WIDTH)) * 0.7 ** np.arange(WIDTH)
+    covariance = hidden.T @ hidden / len(hidden)
+
+    def lost(**arguments):
+        small = case.layer.from_dense(table, **arguments).to_dense()
+        return np.mean(((small - table) @ hidden.T) ** 2)
+
+    for structure in case.growing:
+        weighed = lost(**structure, covariance=covariance)
+        assert weighed < 0.8 * lost(**structure)
+    full = case.layer.from_dense(table, **case.full, covariance=covariance)
+    # What was turned and turned back is rounded at each turn.
+    assert_close(full.to_dense(), table, rtol=1e-3, atol=case.lost + 1e-3)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from keras_embcomp.numerics.distilled import (
     Decoder,
     decoded_logits,
     decoded_scores,
+    returned,
 )
 from keras_embcomp.numerics.lookup import from_the_end_once
 
@@ -120,6 +121,7 @@ class DistilledTable(Compressed):
         hidden_dim: int | None = None,
         *,
         frequencies: ArrayLike | None = None,
+        covariance: ArrayLike | None = None,
         epochs: int | None = None,
         learning_rate: float = 1e-2,
         seed: int = 0,
@@ -138,6 +140,10 @@ class DistilledTable(Compressed):
             hidden_dim: Integer, or `None` for the paper's form.
             frequencies: Counts of shape `(vocabulary,)`. If given, a row's
                 squared error is weighed by its count.
+            covariance: Second moments `E[h h^T]` of what multiplies the table,
+                of shape `(width, width)`: of the hidden states that reach an
+                output layer. If given, the errors of the logits count, and not
+                those of the numbers (Chen et al., 2021).
             epochs: Integer. Passes over the table, at most; it ends after five
                 without a gain. `None` is 120, and less from 8,333 rows on, to
                 30 from 33,333.
@@ -158,6 +164,7 @@ class DistilledTable(Compressed):
         return cls._fitted(
             table,
             {"rank": rank, "hidden_dim": hidden_dim, **kwargs},
+            covariance,
             frequencies=frequencies,
             epochs=epochs,
             learning_rate=learning_rate,
@@ -165,9 +172,12 @@ class DistilledTable(Compressed):
             verbose=verbose,
         )
 
-    def _fit(self, table, **how):
+    def _fit(self, table, turning=None, **how):
         structure = self.rank, self.hidden_dim, self.decoder_activation
-        self._set_table(fitted_weights(table, *structure, **how))
+        weights = fitted_weights(table, *structure, **how)
+        if turning is not None:
+            weights = returned(weights, turning)
+        self._set_table(weights)
 
     @property
     def _can_fold_relu(self) -> bool:

@@ -6,9 +6,11 @@ import numpy as np
 from keras import ops
 
 from keras_embcomp._types import Array, ArrayLike
+from keras_embcomp.checks import finite_table
 from keras_embcomp.layers.base import Compressed, Resizing
 from keras_embcomp.layers.execution import current_execution
 from keras_embcomp.layers.factors import in_numpy
+from keras_embcomp.numerics.covariance import Turning
 from keras_embcomp.numerics.group_reduce.fitting import (
     chosen_rows,
     group_reduce,
@@ -136,6 +138,7 @@ class GroupReduceTable(Compressed):
         group_ranks: Any,
         *,
         frequencies: ArrayLike | None = None,
+        covariance: ArrayLike | None = None,
         max_sweeps: int = 0,
         sort: bool = True,
         **kwargs: Any,
@@ -151,6 +154,10 @@ class GroupReduceTable(Compressed):
                 errors, and words are grouped by them: if not sorted already,
                 the layer is `permuted`. Words that were not counted weigh half
                 of the least counted.
+            covariance: Second moments `E[h h^T]` of what multiplies the table,
+                of shape `(width, width)`: of the hidden states that reach an
+                output layer. If given, the errors of the logits count, and not
+                those of the numbers (Chen et al., 2021).
             max_sweeps: Integer. How often to move words to the groups that fit
                 them better, at most: the paper's refinement. Groups change
                 their sizes then, and the layer is `permuted`.
@@ -166,9 +173,14 @@ class GroupReduceTable(Compressed):
         Reference:
         - [Chen et al., 2018](https://arxiv.org/abs/1806.06950), Algorithm 1
         """
-        groups = group_reduce(
-            table, group_sizes, group_ranks, frequencies, max_sweeps, sort
-        )
+        how = group_sizes, group_ranks, frequencies, max_sweeps, sort
+        if covariance is None:
+            groups = group_reduce(table, *how)
+        else:
+            table = finite_table("table", table)
+            turning = Turning.of(covariance, table.shape[1])
+            groups = group_reduce(turning.turned(table), *how)
+            groups = groups.returned(turning)
         arguments = {**kwargs, **groups.structure()}
         return cls._fitted(table, arguments, groups=groups)
 

@@ -51,6 +51,7 @@ HASHED = Method(
     smallest=_smallest,
     operations=_operations,
     # A word's pieces are anywhere in the pool: each device holds a part of all.
+    takes_covariance=False,
     device_axes={"subvectors": 1},
     from_scratch=(
         FromScratch(

@@ -66,6 +66,7 @@ class LowRankTable(NarrowTable):
         rank: int,
         *,
         frequencies: ArrayLike | None = None,
+        covariance: ArrayLike | None = None,
         **kwargs: Any,
     ) -> Self:
         """Returns a built layer with the best table of its rank.
@@ -79,6 +80,10 @@ class LowRankTable(NarrowTable):
             rank: Integer, at most `width`.
             frequencies: Counts of shape `(vocabulary,)`. If given, a row's
                 squared error is weighed by its count.
+            covariance: Second moments `E[h h^T]` of what multiplies the table,
+                of shape `(width, width)`: of the hidden states that reach an
+                output layer. If given, the errors of the logits count, and not
+                those of the numbers (Chen et al., 2021).
             **kwargs: Other arguments of the constructor. On the output side
                 `bias` too, an array of shape `(vocabulary,)`; `None` starts
                 from `bias_initializer`.
@@ -91,10 +96,14 @@ class LowRankTable(NarrowTable):
         - [Acharya et al., 2019](https://arxiv.org/abs/1811.00641), Eq. 3
         """
         arguments = {"rank": rank, **kwargs}
-        return cls._fitted(table, arguments, frequencies=frequencies)
+        return cls._fitted(
+            table, arguments, covariance, frequencies=frequencies
+        )
 
-    def _fit(self, table, frequencies=None):
+    def _fit(self, table, frequencies=None, turning=None):
         embeddings, projection = truncated_svd(table, self.rank, frequencies)
+        if turning is not None:
+            projection = turning.returned(projection)
         self.embeddings.assign(embeddings)
         self.projection.assign(projection)
 

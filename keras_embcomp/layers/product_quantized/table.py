@@ -202,6 +202,7 @@ class ProductQuantizedTable(StoredFactors):
         part_width: int,
         *,
         frequencies: ArrayLike | None = None,
+        covariance: ArrayLike | None = None,
         verbose: int = 0,
         **kwargs: Any,
     ) -> Self:
@@ -219,6 +220,10 @@ class ProductQuantizedTable(StoredFactors):
             part_width: Integer. Width of a codebook's vectors.
             frequencies: Counts of shape `(vocabulary,)`. If given, a row's
                 squared error is weighed by its count.
+            covariance: Second moments `E[h h^T]` of what multiplies the table,
+                of shape `(width, width)`: of the hidden states that reach an
+                output layer. If given, the errors of the logits count, and not
+                those of the numbers (Chen et al., 2021).
             verbose: 1 shows a progress bar, 0 none.
             **kwargs: Other arguments of the constructor, such as
                 `codebook_size`. On the output side `bias` too, an array of
@@ -241,11 +246,12 @@ class ProductQuantizedTable(StoredFactors):
         return cls._fitted(
             check_rows_differ(table),
             arguments,
+            covariance,
             frequencies=frequencies,
             verbose=verbose,
         )
 
-    def _fit(self, table, frequencies=None, verbose=0):
+    def _fit(self, table, frequencies=None, verbose=0, turning=None):
         progress = shown if verbose else None
         found = product_codes(
             table,
@@ -257,6 +263,8 @@ class ProductQuantizedTable(StoredFactors):
             self.seed,
             progress,
         )
+        if turning is not None:
+            found = found.returned(turning)
         self.codes.assign(found.codes)
         self.mean.assign(found.mean)
         codebooks, projection = found.codebooks, found.projection

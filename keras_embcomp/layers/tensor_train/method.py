@@ -69,6 +69,7 @@ TENSOR_TRAIN = Method(
     smallest=lambda shape: {"tt_ranks": 1, "num_cores": 2},
     operations=_operations,
     # Ranks: the product of an odd core and the next is a sum over devices.
+    takes_covariance=False,
     device_axes={r"core_[135]": 3, r"core_[24]": 1},
     from_scratch=(
         FromScratch(

@@ -325,6 +325,7 @@ class TrellisCodedTable(StoredFactors):
         group_sizes: Any = None,
         *,
         frequencies: ArrayLike | None = None,
+        covariance: ArrayLike | None = None,
         verbose: int = 0,
         **kwargs: Any,
     ) -> Self:
@@ -344,6 +345,10 @@ class TrellisCodedTable(StoredFactors):
             frequencies: Counts of shape `(vocabulary,)`. If given, a row's
                 squared error is weighed by its count, and rows that count more
                 are in groups of more bytes.
+            covariance: Second moments `E[h h^T]` of what multiplies the table,
+                of shape `(width, width)`: of the hidden states that reach an
+                output layer. If given, the errors of the logits count, and not
+                those of the numbers (Chen et al., 2021).
             verbose: 1 shows a progress bar, 0 none.
             **kwargs: Other arguments of the constructor, such as
                 `state_bits`. On the output side `bias` too, an array of shape
@@ -365,11 +370,14 @@ class TrellisCodedTable(StoredFactors):
         return cls._fitted(
             check_rows_differ(table),
             arguments,
+            covariance,
             frequencies=frequencies,
             verbose=verbose,
         )
 
-    def _fit(self, table, frequencies=None, verbose=0, found=None):
+    def _fit(
+        self, table, frequencies=None, verbose=0, turning=None, found=None
+    ):
         progress = shown if verbose else None
         if found is None:
             found = trellis_codes(
@@ -378,6 +386,7 @@ class TrellisCodedTable(StoredFactors):
                 frequency_weights(frequencies, len(table)),
                 self.seed,
                 progress,
+                turning,
             )
         self.codes.assign(found.codes)
         if self.groups is not None and self.starts is not None:

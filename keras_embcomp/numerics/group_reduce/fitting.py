@@ -1,7 +1,7 @@
 """GroupReduce: low rank by groups of words (Chen et al. 2018)."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import keras
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import finite_table, frequency_weights
 from keras_embcomp.numerics.blocks import row_blocks, squared_norms
+from keras_embcomp.numerics.covariance import Turning
 from keras_embcomp.numerics.group_reduce.groups import (
     check_width,
     checked_ranks,
@@ -34,8 +35,8 @@ class Groups(NamedTuple):
         ranks: Rank of each group.
         embeddings: Array of shape `(size, rank)` for each group, or `(size,
             width)` if it is stored dense.
-        projections: Array of shape `(rank, width)` with orthonormal rows, or
-            `None` if it is stored dense.
+        projections: Array of shape `(rank, width)` with orthonormal rows (for
+            the turned table, if it was), or `None` if it is stored dense.
         objective: The weighted squared error.
     """
 
@@ -54,6 +55,20 @@ class Groups(NamedTuple):
         """Returns the table that the groups stand for."""
         table = grouped_table(self.embeddings, self.projections)
         return table[self.places()]
+
+    def returned(self, turning: Turning) -> Self:
+        """Returns the groups of a table whose columns were turned."""
+        groups = list(zip(self.embeddings, self.projections, strict=True))
+        return self._replace(
+            embeddings=[
+                turning.returned(rows) if projection is None else rows
+                for rows, projection in groups
+            ],
+            projections=[
+                None if projection is None else turning.returned(projection)
+                for _, projection in groups
+            ],
+        )
 
     def structure(self) -> dict[str, Any]:
         """Returns the arguments of a layer that holds the groups."""

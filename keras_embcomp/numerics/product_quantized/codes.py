@@ -1,6 +1,6 @@
 """Rows and logits of product codes: a row is a few small integers."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import keras
 import numpy as np
@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_embcomp._types import Array, Factor, Tensor
 from keras_embcomp.numerics.blocks import row_blocks
+from keras_embcomp.numerics.covariance import Turning
 from keras_embcomp.numerics.execution import Execution
 from keras_embcomp.numerics.hashed.subvectors import sums_of_rows
 from keras_embcomp.numerics.lookup import (
@@ -42,6 +43,15 @@ class ProductCodes(NamedTuple):
     projection: Array
     mean: Array
     kept: Array | None = None
+
+    def returned(self, turning: Turning) -> Self:
+        """Returns the codes of a table whose columns were turned."""
+        kept = self.kept
+        return self._replace(
+            projection=turning.returned(self.projection),
+            mean=turning.returned(self.mean[None])[0],
+            kept=None if kept is None else turning.returned(kept),
+        )
 
 
 class KeptRows(NamedTuple):

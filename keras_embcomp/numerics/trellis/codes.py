@@ -1,12 +1,13 @@
 """A table whose rows are strings of bits, in NumPy."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from keras_embcomp._types import Array
 from keras_embcomp.numerics.blocks import row_blocks
+from keras_embcomp.numerics.covariance import Turning
 from keras_embcomp.numerics.trellis.strings import (
     places_of_states,
     unpacked_states,
@@ -40,6 +41,13 @@ class TrellisCodes(NamedTuple):
     scales: Array
     projection: Array
     mean: Array
+
+    def returned(self, turning: Turning) -> Self:
+        """Returns the codes of a table whose columns were turned."""
+        return self._replace(
+            projection=turning.returned(self.projection),
+            mean=turning.returned(self.mean[None])[0],
+        )
 
 
 def group_bytes_of(bits: Array) -> Array:

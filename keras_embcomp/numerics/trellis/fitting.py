@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_embcomp._types import Array
 from keras_embcomp.numerics.blocks import unit_of
+from keras_embcomp.numerics.covariance import Turning
 from keras_embcomp.numerics.product_quantized.fitting import (
     deal_directions,
     regression,
@@ -91,6 +92,7 @@ def trellis_codes(
     weights: Array,
     seed: int = 0,
     progress: Progress | None = None,
+    turning: Turning | None = None,
     rounds: int | None = None,
     sample: int = _SAMPLE,
 ) -> TrellisCodes:
@@ -102,6 +104,7 @@ def trellis_codes(
         weights: Array of shape `(vocabulary,)`, of mean 1.
         seed: Integer. Seed of the rows that values and scales are fitted to.
         progress: A function that wraps an iterable to show progress.
+        turning: The turn of the table's columns, which the codes undo.
         rounds: Integer. How often values and scales are fitted. `None` is
             twice, and up to eight times for a table that is small.
         sample: Integer. How many rows they are fitted to.
@@ -122,6 +125,8 @@ def trellis_codes(
     if in_bytes:
         fit.round_values()
     found = fit.regressed(fit.encode(progress))
+    if turning is not None:
+        found = found.returned(turning)
     step = np.ones(structure.directions)
     if in_bytes:
         largest = np.abs(found.projection).max(axis=1)

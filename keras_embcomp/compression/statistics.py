@@ -1,0 +1,324 @@
+"""What data do to the tables of a model: which rows they reach, and how."""
+
+import time
+import warnings
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import activations, ops
+
+from keras_embcomp._compat import get_mask
+from keras_embcomp._types import Array
+from keras_embcomp.checks import positive_int
+from keras_embcomp.models.batches import batches_of
+from keras_embcomp.models.find import Table, tables_of
+from keras_embcomp.models.recorded import Call, records_of
+from keras_embcomp.numerics.covariance import Turning
+from keras_embcomp.numerics.ragged import densified, is_jagged, is_ragged
+
+_MOST = 0.5  # of all ids: one that has more is told
+
+
+class TableStatistics(NamedTuple):
+    """What data do to one table.
+
+    Attributes:
+        counts: float64 array of shape `(vocabulary,)`. How often each row is
+            looked up; of an output layer, the sum of `p (1 - p)` over the
+            hidden states, with `p` what the model gives a word: how much the
+            loss feels an error of its logit. `None` if neither is known.
+        covariance: Second moments `E[h h^T]` of the hidden states `h` that
+            reach an output layer, of shape `(width, width)`, or `None`.
+        mean: Their mean, of shape `(width,)`, or `None`.
+        positions: How many ids and hidden states there were, without padding.
+    """
+
+    counts: Array | None
+    covariance: Array | None = None
+    mean: Array | None = None
+    positions: int = 0
+
+
+class Statistics(NamedTuple):
+    """What data do to the tables of a model.
+
+    Attributes:
+        tables: `TableStatistics` by path of the table.
+        seconds: How long the pass took.
+    """
+
+    tables: dict[str, TableStatistics]
+    seconds: float
+
+
+def table_statistics(
+    model: keras.Model,
+    data: Any,
+    batch_size: int = 32,
+    steps: int | None = None,
+    verbose: int = 0,
+) -> Statistics:
+    """Returns what data do to the vocabulary tables of a model.
+
+    One pass, as `predict` makes it. Plans weigh the errors of tables by it:
+    `compress(model, ratio=10, data=data)` does both. The model stays as it is.
+
+    Args:
+        model: Built model of any class.
+        data: What `predict` or `fit` takes: inputs as arrays, a tuple of them
+            and targets, or what yields batches of either, such as a
+            `tf.data.Dataset`. Strings for a task of keras-hub. Targets are not
+            looked at.
+        batch_size: Integer. Samples of a batch of arrays.
+        steps: Integer. How many batches are looked at, at most.
+        verbose: 1 shows a progress bar.
+
+    Returns:
+        `Statistics`. Its attribute `tables` has a `TableStatistics` by the path
+        of each table, as plans name them.
+
+    Raises:
+        ValueError: if the model does not take the data, a table is not reached
+            by them, or hidden states are not finite (names the layer).
+
+    Example:
+
+    >>> words = keras.layers.Embedding(2_000, 32, name="words")
+    >>> model = keras.Sequential([keras.Input((4,), dtype="int32"), words])
+    >>> found = table_statistics(model, np.array([[0, 1, 1, 2]], "int32"))
+    >>> found.tables["words"].counts[:4]
+    array([1., 2., 1., 0.])
+
+    Reference:
+    - [Chen et al., 2021](https://openreview.net/forum?id=b6zgiIEUq4R), of the
+      hidden states
+    """
+    start = time.perf_counter()
+    tables = tables_of(model)
+    batches = batches_of(
+        data, positive_int("batch_size", batch_size), _steps(steps)
+    )
+    layers: dict[str, Any] = {table.path: table.layer for table in tables}
+    sums = {table.path: _Sums(table) for table in tables}
+    progress = keras.utils.Progbar(batches.number, verbose=verbose)
+    inputs = (preprocessed(model, batch.x) for batch in batches.each)
+    seen = 0
+    for records_by_path in records_of(
+        model, layers, lambda path, call: sums[path].of_call(call), inputs
+    ):
+        seen += 1
+        for path, records in records_by_path.items():
+            for record in records:
+                sums[path].add(record)
+        progress.add(1)
+    if not seen:
+        raise ValueError("`data` must have batches. Received: none")
+    found = {path: one.statistics() for path, one in sums.items()}
+    return Statistics(found, time.perf_counter() - start)
+
+
+def preprocessed(model: keras.Model, inputs: Any) -> Any:
+    """Returns inputs as a task of keras-hub gives them to its network."""
+    if getattr(model, "preprocessor", None) is None:
+        return inputs
+    if not hasattr(model, "preprocess_samples") or not _holds_text(inputs):
+        return inputs
+    found = model.preprocess_samples(inputs)
+    return found[0] if isinstance(found, tuple) else found
+
+
+def _holds_text(inputs):
+    for leaf in keras.tree.flatten(inputs):
+        kind = getattr(leaf, "dtype", None)
+        if isinstance(leaf, str) or str(kind) in ("string", "object"):
+            return True
+        if str(kind).startswith("<U") or "string" in str(kind):
+            return True
+    return False
+
+
+def _steps(steps):
+    return None if steps is None else positive_int("steps", steps)
+
+
+class _Sums:
+    """Sums over all calls of a table's layer."""
+
+    def __init__(self, table: Table) -> None:
+        self.path, self.is_input = table.path, table.is_input
+        self.layer: Any = table.layer
+        self.skipped = 0 if getattr(self.layer, "mask_zero", False) else None
+        vocabulary, width = table.values.shape
+        self.lookups = np.zeros(vocabulary)
+        self.weights = np.zeros(vocabulary)
+        self.moments = np.zeros((width, width))
+        self.total = np.zeros(width)
+        self.states = 0.0
+        self.padded = 0
+
+    # Within the compiled program.
+
+    def of_call(self, call: Call) -> dict[str, Any]:
+        """Returns what a call adds."""
+        if isinstance(self.layer, keras.layers.Dense):
+            return self._of_states(call)
+        reverse = call.others.get("reverse", call.others.get(1)) is True
+        tied = getattr(self.layer, "tie_weights", True)
+        if not tied and self.is_input == reverse:
+            return {}  # of the layer's other table
+        return self._of_states(call) if reverse else {"ids": _flat_ids(call)}
+
+    def _of_states(self, call):
+        states, outputs = map(_flat, (call.inputs, call.outputs))
+        mask = get_mask(call.inputs)
+        if mask is None:
+            there = ops.ones_like(states[:, :1])
+        else:
+            there = ops.cast(ops.reshape(mask, (-1, 1)), "float32")
+            # What is left out may be anything.
+            states = ops.where(there > 0, states, 0.0)
+        found = {
+            "states": ops.sum(there),
+            "total": ops.sum(states, axis=0),
+            "moments": ops.matmul(ops.transpose(states), states),
+        }
+        shares = self._shares(outputs)
+        if shares is not None:
+            variances = ops.where(there > 0, shares * (1 - shares), 0.0)
+            found["weights"] = ops.sum(variances, axis=0)
+        return found
+
+    def _shares(self, outputs):
+        """Returns probabilities of words, or `None` for other outputs."""
+        activation = getattr(self.layer, "activation", None)
+        if activation in (activations.softmax, activations.sigmoid):
+            return outputs
+        if activation in (None, activations.linear):
+            return ops.softmax(outputs)
+        return None
+
+    # Outside.
+
+    def add(self, record: dict[str, Array]) -> None:
+        """Adds what was recorded of a call."""
+        if "ids" in record:
+            ids = record["ids"].astype("int64")
+            if self.skipped is not None:
+                kept = ids[ids != self.skipped]
+                self.padded += len(ids) - len(kept)
+                ids = kept
+            ids = ids[(ids >= 0) & (ids < len(self.lookups))]
+            self.lookups += np.bincount(ids, minlength=len(self.lookups))
+        if "states" in record:
+            if not np.isfinite(record["moments"]).all():
+                raise ValueError(
+                    "`data` must give finite hidden states. Received: NaN or "
+                    f"infinity before '{self.path}'"
+                )
+            self.states += float(record["states"])
+            self.total += record["total"]
+            self.moments += record["moments"]
+            self.weights += record.get("weights", 0.0)
+
+    def statistics(self) -> TableStatistics:
+        """Returns the statistics of all that was added."""
+        looked_up = self.lookups.sum()
+        if not looked_up and not self.states:
+            raise ValueError(
+                "`data` must reach every table of the model. Received: data "
+                f"without an id or a hidden state for '{self.path}'"
+            )
+        self._warn_of_one_id(looked_up)
+        counts = [x / x.sum() for x in (self.lookups, self.weights) if x.any()]
+        covariance = mean = None
+        if self.states:
+            covariance, mean = (
+                x / self.states for x in (self.moments, self.total)
+            )
+        positions = int(looked_up + self.states)
+        return TableStatistics(
+            positions * sum(counts) / len(counts) if counts else None,
+            covariance,
+            mean,
+            positions,
+        )
+
+    def _warn_of_one_id(self, looked_up):
+        most = int(self.lookups.argmax())
+        if self.lookups[most] > _MOST * looked_up:
+            warnings.warn(
+                f"Id {most} of '{self.path}' has "
+                f"{self.lookups[most] / looked_up:.0%} of the data's ids, so "
+                "its row decides the error. If it is padding, make the layer "
+                "with `mask_zero=True`.",
+                stacklevel=4,
+            )
+
+
+def _flat(tensor):
+    tensor = densified(tensor)
+    tensor = getattr(tensor, "flat_values", tensor)
+    return ops.reshape(ops.cast(tensor, "float32"), (-1, int(tensor.shape[-1])))
+
+
+def _flat_ids(call):
+    """Returns the ids of a lookup; those of a bag that weigh nothing are -1."""
+    ids = call.inputs
+    if is_ragged(ids):
+        ids = ids.flat_values
+    elif is_jagged(ids):
+        ids = ids.values()
+    ids = ops.cast(ops.reshape(densified(ids), (-1,)), "int32")
+    weights = call.others.get("weights", call.others.get(1))
+    if weights is not None and getattr(weights, "shape", None) is not None:
+        weights = getattr(weights, "flat_values", weights)
+        ids = ops.where(ops.reshape(weights, (-1,)) != 0, ids, -1)
+    return ids
+
+
+def statistics_of(
+    model: keras.Model, data: Any, verbose: int = 0
+) -> Statistics:
+    """Returns the statistics of data, or those that `data` is."""
+    if isinstance(data, Statistics):
+        return data
+    return table_statistics(model, data, verbose=verbose)
+
+
+def weighed_tables(
+    model: keras.Model, frequencies: Any = None, data: Any = None
+) -> list[Table]:
+    """Returns the dense tables of a model, with what counts in each.
+
+    Args:
+        model: Built model.
+        frequencies: As for `plan_compression`; they go before those of data.
+        data: As for `plan_compression`.
+    """
+    tables = tables_of(model, frequencies)
+    if data is None:
+        return tables
+    found = statistics_of(model, data).tables
+    missing = [t.path for t in tables if t.path not in found]
+    if missing:
+        raise ValueError(
+            "`data` must be statistics of all tables of the model. "
+            f"Received: none of {', '.join(missing)}"
+        )
+    return [_weighed(table, found[table.path]) for table in tables]
+
+
+def _weighed(table, found):
+    covariance, mean, turned = found.covariance, found.mean, None
+    if covariance is not None:
+        if table.arguments.get("use_bias"):  # which takes the mean's part
+            covariance = covariance - np.outer(mean, mean)
+        turning = Turning.of(covariance, table.values.shape[1])
+        turned = turning.turned(table.values)
+    return table._replace(
+        counts=found.counts if table.counts is None else table.counts,
+        covariance=covariance,
+        mean=mean,
+        turned=turned,
+    )
