@@ -4,6 +4,12 @@ from keras_embcomp import _moved
 from keras_embcomp.compression.choose import plan_compression
 from keras_embcomp.compression.compress import compress
 from keras_embcomp.compression.plan import CompressionPlan
+from keras_embcomp.compression.search import PlanSearch, search_plan
+from keras_embcomp.compression.statistics import (
+    Statistics,
+    TableStatistics,
+    table_statistics,
+)
 from keras_embcomp.compression.sweep import sweep
 from keras_embcomp.deploy.litert.export import export_litert
 from keras_embcomp.deploy.onnx.export import export_onnx
@@ -72,13 +78,16 @@ __all__ = [
     "LowRankEmbedding",
     "LowRankSoftmax",
     "NGramIds",
+    "PlanSearch",
     "ProductQuantizedEmbedding",
     "ProductQuantizedSoftmax",
+    "Statistics",
     "Suggestion",
     "Suggestions",
     "TTEmbedding",
     "TTSoftmax",
     "TableParallel",
+    "TableStatistics",
     "TrellisCodedEmbedding",
     "TrellisCodedSoftmax",
     "Trimming",
@@ -94,8 +103,10 @@ __all__ = [
     "replace_layers",
     "report",
     "resize_vocabulary",
+    "search_plan",
     "suggest_layers",
     "sweep",
+    "table_statistics",
     "table_weights",
     "to_keras",
     "trim_tokenizer",

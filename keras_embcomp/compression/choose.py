@@ -99,11 +99,13 @@ def plan_compression(
     if budget is None:
         assert ratio is not None  # by `check_goal`
         budget = held / ratio
-    return CompressionPlan(_within(tables, budget, tries))
+    return plan_of(tables, budget, tries)
 
 
-def _within(tables, budget, tries):
-    """Returns one plan a table, which together keep to a budget.
+def plan_of(
+    tables: list[Table], budget: float, tries: list[Try]
+) -> CompressionPlan:
+    """Returns the plan of least error for tables that keep to a budget.
 
     Tables that are small beside the budget are kept, as nothing is to be gained
     of them: a table that is alone then is fitted to one budget, not to several.
@@ -122,10 +124,12 @@ def _within(tables, budget, tries):
     else:
         plans = _of_several(large, left, tries)
     found = iter(plans)
-    return [
-        _kept(table) if number in small else next(found)
-        for number, table in enumerate(tables)
-    ]
+    return CompressionPlan(
+        [
+            _kept(table) if number in small else next(found)
+            for number, table in enumerate(tables)
+        ]
+    )
 
 
 def _of_several(tables, budget, tries):
@@ -294,6 +298,7 @@ def _divided(tables, curves, budget, tries):
             for larger in curve:
                 more = larger.bytes_after - plan.bytes_after
                 gain = plan.error**2 - larger.error**2
+                gain *= tables[number].importance
                 if 0 < more <= left and gain > 0:
                     steps.append((gain / more, number, larger))
         if not steps:

@@ -127,6 +127,7 @@ class Table(NamedTuple):
             by, or `None`; central ones if it has a bias.
         mean: Their mean, or `None`.
         turned: `values` in the turn that the covariance gives, or `None`.
+        importance: How much its squared error counts beside others'.
     """
 
     path: str
@@ -138,6 +139,7 @@ class Table(NamedTuple):
     covariance: Array | None = None
     mean: Array | None = None
     turned: Array | None = None
+    importance: float = 1.0
 
     @property
     def bytes(self) -> int:

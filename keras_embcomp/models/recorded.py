@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_embcomp._compat import every_layer
+
 Records: TypeAlias = dict[str, list[Any]]
 
 
@@ -88,13 +90,24 @@ def _recorded(name, call, record, found):
 @contextlib.contextmanager
 def _state_kept(model):
     """Sets weights that calls change back, as those of stateful layers."""
-    weights = model.non_trainable_variables
-    before = [ops.convert_to_numpy(weight) for weight in weights]
+    weights = [*model.non_trainable_variables, *_states(model)]
+    before = [np.array(ops.convert_to_numpy(weight)) for weight in weights]
     try:
         yield
     finally:
         for weight, value in zip(weights, before, strict=True):
             weight.assign(value)
+
+
+def _states(model):
+    """Returns the states of recurrent layers, which are no weights in Keras."""
+    return [
+        state
+        for layer in every_layer(model)
+        if getattr(layer, "stateful", False)
+        for state in keras.tree.flatten(layer.states)
+        if isinstance(state, keras.Variable)
+    ]
 
 
 def _compiled(model, run):
@@ -114,7 +127,7 @@ def _compiled(model, run):
 def _compiled_in_jax(model, run):
     import jax
 
-    variables = model.variables
+    variables = [*model.variables, *_states(model)]
 
     @jax.jit
     def pure(values, inputs):

@@ -1,0 +1,172 @@
+"""What data do to tables: counts, hidden states, and plans by them."""
+
+import keras
+import numpy as np
+import pytest
+from contract import assert_close, assert_equal
+from hub_models import small_gpt2
+from keras import layers, ops
+
+from keras_embcomp import compress, plan_compression, table_statistics
+from keras_embcomp.models.recorded import records_of
+
+WORDS, WIDTH, LENGTH = 1_200, 12, 6
+
+
+def language_model(words=WORDS, mask=True):
+    ids = keras.Input((LENGTH,), dtype="int32")
+    words = layers.Embedding(words, WIDTH, mask_zero=mask, name="words")
+    states = layers.GRU(WIDTH, return_sequences=True)(words(ids))
+    head = layers.Dense(WORDS, name="next")
+    return keras.Model(ids, head(states)), keras.Model(ids, states)
+
+
+@pytest.fixture
+def ids(generator):
+    found = generator.zipf(1.4, (50, LENGTH)) % WORDS
+    found[:, -2:] = 0
+    return found.astype("int32")
+
+
+@pytest.mark.parametrize("mask", [True, False])
+def test_counts_and_moments_are_those_of_the_data(ids, mask):
+    model, hidden = language_model(mask=mask)
+    states = hidden.predict(ids, verbose=0)
+    there = ids != 0 if mask else np.ones_like(ids, bool)
+    states = states[there].astype("float64")
+    logits = states @ ops.convert_to_numpy(model.get_layer("next").kernel)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    found = table_statistics(model, ids, batch_size=8).tables
+    counts = np.bincount(ids[there], minlength=WORDS)
+    assert_equal(found["words"].counts, counts)
+    assert found["words"].covariance is None
+    moments = states.T @ states / len(states)
+    assert_close(found["next"].covariance, moments, rtol=1e-4, atol=1e-7)
+    assert_close(found["next"].mean, states.mean(axis=0), rtol=1e-3, atol=1e-6)
+    weights = (shares * (1 - shares)).sum(axis=0)
+    own = found["next"].counts
+    assert_close(own / own.sum(), weights / weights.sum(), rtol=1e-3)
+    assert found["next"].positions == len(states)
+
+
+def test_data_may_come_in_any_form(ids):
+    model, _ = language_model()
+    whole = table_statistics(model, ids).tables["next"]
+    forms = {
+        "targets": (ids, ids),
+        "weights": (ids, ids, np.ones(len(ids))),
+        "generator": (ids[i : i + 10] for i in range(0, 50, 10)),
+        "batches with targets": (
+            (ids[i : i + 10], ids[i : i + 10]) for i in range(0, 50, 10)
+        ),
+    }
+    for name, data in forms.items():
+        found = table_statistics(model, data).tables["next"]
+        assert_close(found.covariance, whole.covariance, rtol=1e-4, atol=1e-7)
+        assert found.positions == whole.positions, name
+    some = table_statistics(model, ids, batch_size=5, steps=2).tables["next"]
+    assert some.positions == 10 * (LENGTH - 2)
+
+
+def test_a_stateful_model_is_as_it_was(ids):
+    words = keras.Input(batch_shape=(10, LENGTH), dtype="int32")
+    states = layers.Embedding(WORDS, WIDTH)(words)
+    lstm = layers.LSTM(WIDTH, return_sequences=True, stateful=True)
+    model = keras.Model(words, layers.Dense(WORDS)(lstm(states)))
+    model.predict(ids[:10], verbose=0)
+    before = [np.array(x) for x in map(ops.convert_to_numpy, lstm.states)]
+    weights = [np.array(weight) for weight in model.get_weights()]
+    found = table_statistics(model, ids, batch_size=10)
+    for state, kept in zip(lstm.states, before, strict=True):
+        assert_equal(ops.convert_to_numpy(state), kept)
+    for weight, kept in zip(model.get_weights(), weights, strict=True):
+        assert_equal(weight, kept)
+    # What a batch leaves behind reaches the next.
+    fresh = table_statistics(model, ids[:10], batch_size=10)
+    paths = [p for p, t in found.tables.items() if t.covariance is not None]
+    one, other = (x.tables[paths[0]].covariance for x in (found, fresh))
+    assert np.abs(one - other).max() > 1e-4 * np.abs(one).max()
+
+
+def test_only_what_is_recorded_is_seen(ids):
+    model, _ = language_model()
+    layer = model.get_layer("words")
+    found = list(
+        records_of(model, {"words": layer}, lambda _, c: c.inputs, [ids])
+    )
+    assert_equal(found[0]["words"][0], ids)
+    assert "call" not in vars(layer)
+
+
+def test_a_tied_table_has_both(generator):
+    model = small_gpt2(WORDS, WIDTH)
+    tokens = generator.integers(1, WORDS, (4, 8)).astype("int32")
+    data = {"token_ids": tokens, "padding_mask": np.ones_like(tokens)}
+    found = table_statistics(model, data).tables
+    tied = next(t for p, t in found.items() if p.endswith("token_embedding"))
+    assert tied.covariance is not None
+    assert tied.positions == 2 * tokens.size
+
+
+def test_plans_lose_less_of_the_logits(ids, generator):
+    model, _ = language_model(words=50)
+    ids = np.minimum(ids, 49)
+    scale = np.float32(0.75) ** np.arange(WIDTH)
+    head = model.get_layer("next")
+    rows = generator.normal(size=(WORDS, WIDTH)) * scale
+    head.set_weights([rows.T, generator.normal(size=WORDS)])
+    logits = model.predict(ids, verbose=0)[ids != 0]
+
+    def lost(**goal):
+        small = compress(model, ratio=6, method="low_rank", **goal)
+        return np.mean((small.predict(ids, verbose=0)[ids != 0] - logits) ** 2)
+
+    found = table_statistics(model, ids)
+    assert lost(data=found) < 0.5 * lost()
+    plan = plan_compression(model, ratio=6, method="low_rank", data=found)
+    again = compress(model, plan, data=ids)
+    assert again.get_layer("next").bias is not None
+
+
+def test_a_bias_takes_the_mean_error(ids):
+    """Logits of the mean hidden state stay, whatever the table loses."""
+    model, hidden = language_model(mask=False)
+    small = compress(model, ratio=8, method="low_rank", data=ids)
+    mean = hidden.predict(ids, verbose=0).reshape(-1, WIDTH).mean(axis=0)
+    before, after = (m.get_layer("next")(mean[None]) for m in (model, small))
+    before, after = map(ops.convert_to_numpy, (before, after))
+    assert_close(after, before, rtol=1e-3, atol=2e-3)
+
+
+def test_one_id_that_is_most_of_the_data_is_told():
+    model, _ = language_model(mask=False)
+    padded = np.zeros((10, LENGTH), "int32")
+    padded[:, 0] = 5
+    with pytest.warns(UserWarning, match="Id 0 of 'words' has 83%"):
+        table_statistics(model, padded)
+
+
+def test_refuses_data_that_say_nothing(ids):
+    model, _ = language_model()
+    with pytest.raises(ValueError, match="must have batches. Received: none"):
+        table_statistics(model, iter([]))
+    with pytest.raises(ValueError, match="arrays of one length"):
+        table_statistics(model, (ids, ids[:3]))
+    with pytest.raises(ValueError, match="must be arrays"):
+        table_statistics(model, 3)
+    with pytest.raises(ValueError, match="`steps` must be a positive integer"):
+        table_statistics(model, ids, steps=0)
+    with pytest.raises(ValueError, match="without an id"):
+        table_statistics(model, np.zeros((2, LENGTH), "int32"))
+    layer = model.get_layer("words")
+    layer.set_weights([np.full((WORDS, WIDTH), 1e38, "float32")])
+    gru = model.layers[2]
+    gru.set_weights([np.full(w.shape, np.nan) for w in gru.get_weights()])
+    with pytest.raises(ValueError, match="infinity before 'next'"):
+        table_statistics(model, ids)
+    other, _ = language_model()
+    other.get_layer("words").name = "others"
+    with pytest.raises(ValueError, match="statistics of all tables"):
+        wrong = table_statistics(other, ids)
+        wrong.tables.pop("next")
+        compress(other, ratio=4, data=wrong)
