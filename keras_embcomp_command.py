@@ -5,10 +5,13 @@ which takes seconds. What is wrong with a command's arguments is told before.
 """
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
+import re
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +28,11 @@ METHODS = (
 )
 EFFORTS = "low", "high"
 FORMATS = "float32", "float16", "int8", "int4", "int2", "ternary"
+_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+_REMARK = re.compile(
+    rb"WARNING: All log messages before absl|[IW]\d{4} |"
+    rb"E\d{4} .*failed call to cuInit"
+)
 _TEXTS = ".txt", ".vec", ".w2v", ".glove"
 KINDS = (
     *(".keras", ".h5", ".hdf5", ".npy", ".npz"),
@@ -63,12 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.check(options)
-        # Before TensorFlow starts: its remarks are no output of a command.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        for module in options.modules:
-            importlib.import_module(module)
-        from keras_embcomp.cli import run
-
+        with _without_remarks():
+            run = _started(options.modules)
         text, values = run(options)
         print(json.dumps(values) if options.json else text, flush=True)
     except KeyboardInterrupt:
@@ -81,6 +85,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _failures() as error:
         return _failed(str(error) or type(error).__name__)
     return 0
+
+
+def _started(modules):
+    """Returns what runs a command, after all that it needs is imported."""
+    for module in modules:
+        importlib.import_module(module)
+    from keras_embcomp.cli import run
+
+    if "tensorflow" in sys.modules:  # or it looks for GPUs when it first runs
+        sys.modules["tensorflow"].config.list_logical_devices()
+    return run
+
+
+@contextlib.contextmanager
+def _without_remarks():
+    """Drops what TensorFlow remarks at its start, unless a level was chosen.
+
+    It writes to the file descriptor, before its own settings hold.
+    """
+    try:
+        kept = None if _LEVEL in os.environ else os.dup(2)
+    except OSError:  # nobody listens
+        kept = None
+    if kept is None:
+        yield
+        return
+    os.environ[_LEVEL] = "2"
+    with tempfile.TemporaryFile() as told:
+        sys.stderr.flush()
+        os.dup2(told.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            told.seek(0)
+            for line in told:
+                if not _REMARK.match(line):
+                    os.write(2, line)
 
 
 def _failures() -> tuple[type[Exception], ...]:

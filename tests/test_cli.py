@@ -375,6 +375,18 @@ def test_what_needs_no_model_imports_no_tensorflow(
     assert done.stdout.splitlines()[-1] == str(code)
 
 
+def test_a_command_says_nothing_of_its_own_on_stderr(saved):
+    kept = {k: v for k, v in os.environ.items() if k[:6] != "TF_CPP"}
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_embcomp_command", "report", saved],
+        capture_output=True,
+        text=True,
+        env={**kept, "PYTHONPATH": str(ROOT)},
+    )
+    assert "LowRankEmbedding" in done.stdout
+    assert done.stderr == ""
+
+
 def test_the_command_knows_what_the_package_has():
     names = {"auto", *(method.name for method in METHODS)}
     assert set(keras_embcomp_command.METHODS) == names
