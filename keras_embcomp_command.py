@@ -100,18 +100,18 @@ def _started(modules):
 
 @contextlib.contextmanager
 def _without_remarks():
-    """Drops what TensorFlow remarks at its start, unless a level was chosen.
+    """Drops what TensorFlow remarks at its start, unless its level is 0.
 
-    It writes to the file descriptor, before its own settings hold.
+    It writes to the file descriptor, before that level holds.
     """
     try:
-        kept = None if _LEVEL in os.environ else os.dup(2)
+        kept = None if os.environ.get(_LEVEL) == "0" else os.dup(2)
     except OSError:  # nobody listens
         kept = None
     if kept is None:
         yield
         return
-    os.environ[_LEVEL] = "2"
+    os.environ.setdefault(_LEVEL, "2")
     with tempfile.TemporaryFile() as told:
         sys.stderr.flush()
         os.dup2(told.fileno(), 2)
