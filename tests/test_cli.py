@@ -1,16 +1,24 @@
 import json
+import os
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-from keras_embcomp import LowRankEmbedding
+import keras_embcomp_command
+from keras_embcomp import LowRankEmbedding, __version__
 from keras_embcomp.cli import main
-from keras_embcomp.models.read import read_table
+from keras_embcomp.deploy.litert.prepare import FORMATS
+from keras_embcomp.layers.method import EFFORTS
+from keras_embcomp.layers.methods import METHODS
+from keras_embcomp.models.read import KINDS, read_table
 
 pytestmark = pytest.mark.tensorflow_only
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -306,5 +314,81 @@ def test_imports_what_registers_the_classes_of_a_model(
     assert "Twice" in capsys.readouterr().err
     monkeypatch.delitem(sys.modules, "my_layers")
     assert main([*command, "--import", "my_layers"]) == 0
+    command.append("--overwrite")
     assert main([*command, "--import", "no_such_module"]) == 1
     assert "no_such_module" in capsys.readouterr().err
+
+
+IN_A_FRESH_PROCESS = """
+import sys
+from keras_embcomp_command import main
+try:
+    code = main(sys.argv[1:])
+except SystemExit as stopped:
+    code = stopped.code
+heavy = {"tensorflow", "keras", "numpy", "keras_embcomp"} & set(sys.modules)
+print(code, *sorted(heavy))
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (["--help"], 0, "keras-embcomp compress model.keras"),
+        (["--version"], 0, f"keras-embcomp {__version__}"),
+        (["export", "--help"], 0, "--sequence"),
+        (["plan", "m.keras", "--ratio", "x"], 2, "invalid float value: 'x'"),
+        (
+            ["plan", "m.keras", "--ratio", "8", "--method", "best"],
+            2,
+            "invalid choice: 'best'",
+        ),
+        (["plan", "m.keras", "--ratio", "1"], 1, "`ratio` must be above 1."),
+        (
+            ["plan", "m.keras", "--max-error", "1"],
+            1,
+            "`max_error` must be above 0 and below 1.",
+        ),
+        (["plan", "m.keras", "--ratio", "8"], 1, "must be a file. Received"),
+        (["report", "m.bin"], 1, "must end in one of .keras, .h5"),
+        (["export", "m.keras", "m.h5"], 1, "suffix of the output must be"),
+        (
+            ["compress", "m.keras", "s.h5", "--ratio", "8"],
+            1,
+            "must end in .keras.",
+        ),
+        (["count", "a.txt", "counts.txt"], 1, "must end in .npy."),
+        (["trim", "m.keras", "none/s.keras"], 1, "in a folder that exists"),
+    ],
+)
+def test_what_needs_no_model_imports_no_tensorflow(
+    arguments, code, message, tmp_path
+):
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_FRESH_PROCESS, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert message in done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == str(code)
+
+
+def test_a_command_says_nothing_of_its_own_on_stderr(saved):
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_embcomp_command", "report", saved],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert "LowRankEmbedding" in done.stdout
+    assert done.stderr == ""
+
+
+def test_the_command_knows_what_the_package_has():
+    names = {"auto", *(method.name for method in METHODS)}
+    assert set(keras_embcomp_command.METHODS) == names
+    assert keras_embcomp_command.EFFORTS == EFFORTS
+    assert keras_embcomp_command.FORMATS == FORMATS
+    assert keras_embcomp_command.KINDS == KINDS

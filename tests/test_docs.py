@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import keras_embcomp
+from keras_embcomp import budgets
 
 ROOT = Path(__file__).parent.parent
 MODULES = [
@@ -51,6 +52,37 @@ def test_docstring_examples_hold(name):
     for test in doctest.DocTestFinder().find(module, extraglobs=names):
         runner.run(test)
     assert runner.failures == 0
+
+
+def test_every_public_name_is_in_the_reference():
+    pages = [path.read_text() for path in ROOT.glob("docs/api/*.md")]
+    found = re.findall(r"^::: keras_embcomp\.(\S+)$", "\n".join(pages), re.M)
+    assert len(set(found)) == len(found)
+    assert set(keras_embcomp.__all__) <= set(found)
+    assert {f"budgets.{name}" for name in budgets.__all__} <= set(found)
+
+
+# The pages of the site are checked by MkDocs; these are read elsewhere.
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"],
+)
+def test_links_lead_to_files_and_headings(name):
+    text = (ROOT / name).read_text()
+    for target, anchor in re.findall(
+        r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]*))?\)", text
+    ):
+        path = ROOT / target if target else ROOT / name
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
+            assert anchor in {slug(heading) for heading in headings}, anchor
+
+
+def slug(heading):
+    """Returns the anchor that code hosts and MkDocs give a heading."""
+    kept = re.sub(r"[^\w\- ]", "", heading.lower())
+    return kept.replace(" ", "-")
 
 
 def test_every_public_name_has_a_docstring_with_its_arguments():

@@ -31,7 +31,7 @@ case "$*" in
   "-m venv .venv")
     mkdir -p .venv/bin
     [ -e "$MACHINE/bin/python$PYTHON_VERSION-venv" ] || exit 1
-    for name in python pip ruff mypy lint-imports twine; do
+    for name in python pip ruff mypy mkdocs lint-imports twine; do
       cat "$MACHINE/program" >.venv/bin/$name
       chmod +x .venv/bin/$name
     done
@@ -228,7 +228,7 @@ def test_who_cannot_install_is_told_what_to_install(machine, without, ci):
         machine = machine("chromium", "gcc", "node", sudo=SUDO)
     code, lines = machine.run(USER_ID="1000", SUDO_ASKS="yes", CI=ci)
     assert "left out compiler: install gcc (Debian, Ubuntu: " in lines[2]
-    assert "left out browser: install chromium nodejs (" in lines[7]
+    assert "left out browser: install chromium nodejs (" in lines[8]
     assert named(lines, "left out") == [
         *("compiler", "browser", "example-browser")
     ]

@@ -70,10 +70,11 @@ def test_the_sdist_brings_its_tests_and_all_that_they_read(built):
     assert left_behind == []
 
 
-def test_the_wheel_is_the_package_and_nothing_else(built):
+def test_the_wheel_is_the_package_and_its_command(built):
     wheel = built[1]
     kept = {name for name in wheel if ".dist-info/" not in name}
-    assert kept == files_under("keras_embcomp")
+    command = {"keras_embcomp_command.py"}
+    assert kept == files_under("keras_embcomp") | command
     assert "keras_embcomp/py.typed" in kept
 
 
