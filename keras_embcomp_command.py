@@ -46,6 +46,8 @@ _EPILOG = """examples:
   keras-embcomp compress model.keras small.keras --plan plan.json
   keras-embcomp compress glove.txt glove.keras --ratio 16 --frequencies n.npy
   keras-embcomp report small.keras --baseline model.keras --plot report.png
+  keras-embcomp compress model.keras small.keras --max-drop .01 \
+    --evaluate my_scores:accuracy --data my_scores:training_batches
   keras-embcomp sweep model.keras --ratios 4 16 64 --plot sweep.png
   keras-embcomp export small.keras small.tflite --format int8 --batch 1
   keras-embcomp export small.keras small.onnx --format int4
@@ -200,7 +202,7 @@ def _parser():
         choices=METHODS,
         default=("auto", "product_codes", "low_rank"),
     )
-    swept.add_argument("--frequencies", help="counts: .npy, or one a line")
+    _add_data(swept)
     _add_output(swept, "--plot", "a .png file to draw")
     _add_export(command)
     _add_count(command)
@@ -271,6 +273,12 @@ def _add_goal(parser):
     goal.add_argument("--ratio", type=float, help="bytes before over after")
     goal.add_argument("--max-error", type=float, help="of a table, below 1")
     goal.add_argument("--max-bytes", type=int, help="of all tables")
+    goal.add_argument(
+        "--max-drop", type=float, help="of the score: needs --evaluate"
+    )
+    goal.add_argument(
+        "--min-score", type=float, help="of the model: needs --evaluate"
+    )
     parser.add_argument(
         "--method",
         choices=METHODS,
@@ -281,8 +289,22 @@ def _add_goal(parser):
         choices=EFFORTS,
         help="low if not given; high is nearer to the table, and slower",
     )
-    parser.add_argument("--frequencies", help="counts: .npy, or one a line")
+    _add_data(parser)
     return goal
+
+
+def _add_data(parser):
+    parser.add_argument("--frequencies", help="counts: .npy, or one a line")
+    parser.add_argument(
+        "--data",
+        help="data of the model, whose rows and hidden states count: .npy, "
+        ".npz with an array for each input, or MODULE:FUNCTION",
+    )
+    parser.add_argument(
+        "--evaluate",
+        metavar="MODULE:FUNCTION",
+        help="a function of a model that returns its score",
+    )
 
 
 def _add_output(parser, name, text, kept="an output"):
@@ -327,6 +349,7 @@ def _check_goal(options):
         ("ratio", 1, None),
         ("max_error", 0, 1),
         ("max_bytes", 0, None),
+        ("max_drop", 0, None),
     ):
         value = getattr(options, name)
         if value is None:
@@ -336,6 +359,35 @@ def _check_goal(options):
             raise ValueError(
                 f"`{name}` must be {rule}. Received: {name}={value}"
             )
+
+    scored = options.max_drop is not None or options.min_score is not None
+    if scored != (options.evaluate is not None):
+        raise ValueError(
+            "--max-drop and --min-score need --evaluate, and it needs one of "
+            f"them. Received: evaluate={options.evaluate}"
+        )
+    _check_data(options)
+
+
+def _check_data(options):
+    if options.evaluate is not None:
+        check_name("evaluate", options.evaluate)
+    if options.data is None:
+        return
+    if not options.data.lower().endswith((".npy", ".npz")):
+        check_name("data", options.data)
+    elif not Path(options.data).is_file():
+        raise ValueError(f"`data` must be a file. Received: {options.data}")
+
+
+def check_name(name, text):
+    """Raises unless a text names a function of a module."""
+    module, colon, function = text.partition(":")
+    words = [*module.split("."), function]
+    if not (colon and all(word.isidentifier() for word in words)):
+        raise ValueError(
+            f"`{name}` must be MODULE:FUNCTION. Received: {name}={text}"
+        )
 
 
 def _check_plan(options):
@@ -367,6 +419,7 @@ def _check_report(options):
 
 def _check_sweep(options):
     checked(options.plot, options, ".png", ".svg", ".pdf")
+    _check_data(options)
     _check_model(options.model)
 
 

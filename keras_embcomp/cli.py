@@ -5,7 +5,9 @@
 
 import argparse
 import dataclasses
+import importlib
 import json
+import sys
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,14 @@ import numpy as np
 from keras_embcomp.compression.choose import plan_compression
 from keras_embcomp.compression.compress import compress
 from keras_embcomp.compression.plan import CompressionPlan
+from keras_embcomp.compression.search import search_plan
+from keras_embcomp.compression.statistics import table_statistics
 from keras_embcomp.compression.sweep import sweep
 from keras_embcomp.deploy.litert.export import export_litert
 from keras_embcomp.deploy.onnx.export import export_onnx
 from keras_embcomp.deploy.serving.export import export_serving
 from keras_embcomp.files import written_whole
-from keras_embcomp.models.read import read_counts, read_model
+from keras_embcomp.models.read import read_arrays, read_counts, read_model
 from keras_embcomp.reporting.measure import report
 from keras_embcomp.vocabulary.change import described
 from keras_embcomp.vocabulary.counts import count_ids
@@ -49,6 +53,12 @@ def _goal(options):
         "ratio": options.ratio,
         "max_error": options.max_error,
         "max_bytes": options.max_bytes,
+        **_how(options),
+    }
+
+
+def _how(options):
+    return {
         "method": options.method or "auto",
         "effort": options.effort or "low",
     }
@@ -60,13 +70,53 @@ def _counts(options):
     return read_counts(options.frequencies)
 
 
+def _known(options):
+    """Returns what a user knows of the tables: counts and data."""
+    data = None
+    if options.data is not None:
+        if options.data.lower().endswith((".npy", ".npz")):
+            data = read_arrays(options.data)
+        else:
+            data = _function(options.data)()
+    return {"frequencies": _counts(options), "data": data}
+
+
+def _function(text):
+    """Returns the function that MODULE:FUNCTION names."""
+    module, _, name = text.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as `python -m` looks where it is called
+    found = getattr(importlib.import_module(module), name, None)
+    if not callable(found):
+        raise ValueError(
+            f"`{module}` must have a function `{name}`. Received: {found!r}"
+        )
+    return found
+
+
+def _searched(options, model):
+    """Returns the search for a score, or `None` for another goal."""
+    if options.max_drop is None and options.min_score is None:
+        return None
+    return search_plan(
+        model,
+        _function(options.evaluate),
+        options.max_drop,
+        options.min_score,
+        **_known(options),
+        **_how(options),
+        verbose=int(not options.json),
+    )
+
+
 def _plan(options):
     output = options.output
-    found = plan_compression(
-        read_model(options.model),
-        frequencies=_counts(options),
-        **_goal(options),
-    )
+    model = read_model(options.model)
+    search = _searched(options, model)
+    if search is not None:
+        found = search.plan
+    else:
+        found = plan_compression(model, **_known(options), **_goal(options))
     if output is not None:
         with _written(output, options) as temporary:
             found.save(temporary)
@@ -75,14 +125,21 @@ def _plan(options):
 
 def _compress(options):
     output = options.output
-    model, counts = read_model(options.model), _counts(options)
-    if options.plan is not None:
-        plan = CompressionPlan.load(options.plan)
+    model = read_model(options.model)
+    search = _searched(options, model)
+    if search is not None:
+        plan, small = search.plan, search.model
     else:
-        plan = plan_compression(model, frequencies=counts, **_goal(options))
-    small = compress(
-        model, plan, verbose=int(not options.json), frequencies=counts
-    )
+        verbose, known = int(not options.json), _known(options)
+        if known["data"] is not None:  # once, for the plan and the fits
+            known["data"] = table_statistics(
+                model, known["data"], verbose=verbose
+            )
+        if options.plan is not None:
+            plan = CompressionPlan.load(options.plan)
+        else:
+            plan = plan_compression(model, **known, **_goal(options))
+        small = compress(model, plan, verbose, **known)
     with _written(output, options) as temporary:
         small.save(temporary)
     size = output.stat().st_size
@@ -115,7 +172,8 @@ def _sweep(options):
         read_model(options.model),
         options.ratios,
         options.methods,
-        frequencies=_counts(options),
+        None if options.evaluate is None else _function(options.evaluate),
+        **_known(options),
     )
     if output is not None:
         with _written(output, options) as temporary:

@@ -392,3 +392,61 @@ def test_the_command_knows_what_the_package_has():
     assert keras_embcomp_command.EFFORTS == EFFORTS
     assert keras_embcomp_command.FORMATS == FORMATS
     assert keras_embcomp_command.KINDS == KINDS
+
+
+SCORES = """
+import numpy as np
+
+def data():
+    return np.arange(96, dtype="int32").reshape(8, 12) % 40
+
+def score(model):
+    return -float(np.std(model.predict(data(), verbose=0)))
+
+def numbers(model):
+    return float(sum(weight.size for weight in model.get_weights()))
+"""
+
+
+def test_takes_data_and_an_evaluation(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("scores_of_test.py").write_text(SCORES)
+    ids = keras.Input((12,), dtype="int32")
+    words = keras.layers.Embedding(2_000, 16, name="words")
+    keras.Model(ids, words(ids)).save("model.keras")
+    np.save("ids.npy", np.arange(24, dtype="int32").reshape(2, 12))
+    goal = ["--ratio", "6", "--method", "low_rank", "--json"]
+    for data in ("ids.npy", "scores_of_test:data"):
+        assert main(["plan", "model.keras", "--data", data, *goal]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert 0 <= told["tables"][0]["error"] < 0.5
+    scored = ["--evaluate", "scores_of_test:numbers", "--min-score", "9000"]
+    small = ["compress", "model.keras", "small.keras", *goal[2:], *scored]
+    assert main(small) == 0
+    told = json.loads(capsys.readouterr().out)
+    found = keras.models.load_model("small.keras")
+    assert sum(weight.size for weight in found.get_weights()) >= 9_000
+    assert told["plan"]["tables"][0]["method"] == "low_rank"
+    swept = ["sweep", "model.keras", "--ratios", "4", "--methods", "low_rank"]
+    assert main([*swept, "--evaluate", "scores_of_test:score"]) == 0
+    assert "dense" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max-drop", "0.1"], "need --evaluate"),
+        (["--ratio", "4", "--evaluate", "a:b"], "need --evaluate"),
+        (["--max-drop", "-1", "--evaluate", "a:b"], "`max_drop` must be above"),
+        (["--min-score", "1", "--evaluate", "ab"], "must be MODULE:FUNCTION"),
+        (["--ratio", "4", "--data", "none.npz"], "`data` must be a file"),
+        (
+            ["--min-score", "1", "--evaluate", "json:nothing"],
+            "`json` must have a function `nothing`",
+        ),
+    ],
+)
+def test_refuses_what_is_no_evaluation(saved, capsys, arguments, message):
+    assert main(["plan", saved, *arguments]) == 1
+    assert message in capsys.readouterr().err

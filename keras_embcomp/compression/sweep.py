@@ -19,6 +19,7 @@ from keras_embcomp.compression.choose import (
     tries_of,
 )
 from keras_embcomp.compression.compress import compress
+from keras_embcomp.compression.statistics import statistics_of
 from keras_embcomp.files import written_whole
 from keras_embcomp.models.find import Table, tables_of
 from keras_embcomp.text_tables import markdown
@@ -63,15 +64,16 @@ class Sweep:
     dense_quality: float | None = None
 
     def _cells(self):
+        held = f"{self.dense_bytes:,}"
+        yield ("dense", "", "1.0", held, "0.000", _shown(self.dense_quality))
         for row in self.rows:
-            quality = "" if row.quality is None else f"{row.quality:.4f}"
             yield (
                 row.method,
                 f"{row.goal:g}",
                 f"{row.ratio:.1f}",
                 f"{row.bytes:,}",
                 f"{row.error:.3f}",
-                quality,
+                _shown(row.quality),
             )
 
     def to_markdown(self) -> str:
@@ -119,6 +121,7 @@ def sweep(
     methods: Sequence[str] = _METHODS,
     evaluate: Callable[[keras.Model], float] | None = None,
     frequencies: Any = None,
+    data: Any = None,
 ) -> Sweep:
     """Returns what methods lose at ratios.
 
@@ -132,6 +135,7 @@ def sweep(
         evaluate: A function of a model that returns a number. Each compressed
             model is given to it, and the model itself. Not for a table.
         frequencies: As in `plan_compression`; for a table, its counts.
+        data: As in `plan_compression`. Not for a table.
 
     Returns:
         A `Sweep`, which prints as a table; `plot(path)` draws it.
@@ -144,21 +148,28 @@ def sweep(
     [4, 8]
     """
     if not isinstance(model, keras.Model):
-        return _of_table(model, ratios, methods, evaluate, frequencies)
+        _check_none(evaluate=evaluate, data=data)
+        return _of_table(model, ratios, methods, frequencies)
+    if data is not None:  # once for all
+        data = statistics_of(model, data)
     dense = None if evaluate is None else float(evaluate(model))
     rows, before = [], sum(t.bytes for t in tables_of(model))
     for method, ratio, plan in _plans(
         ratios,
         methods,
         lambda method, ratio: plan_compression(
-            model, ratio=ratio, frequencies=frequencies, method=method
+            model,
+            ratio=ratio,
+            frequencies=frequencies,
+            method=method,
+            data=data,
         ),
     ):
         after = plan.bytes_after
         error = max(entry.error for entry in plan.tables)
         quality = None
         if evaluate is not None:
-            small = compress(model, plan, frequencies=frequencies)
+            small = compress(model, plan, frequencies=frequencies, data=data)
             quality = float(evaluate(small))
         rows.append(
             SweepRow(method, ratio, before / after, after, error, quality)
@@ -166,12 +177,20 @@ def sweep(
     return Sweep(rows, before, dense)
 
 
-def _of_table(table, ratios, methods, evaluate, counts):
-    if evaluate is not None:
-        raise ValueError(
-            "`evaluate` must be None for a table: it is a function of a model. "
-            f"Received: evaluate={evaluate}"
-        )
+def _shown(quality):
+    return "" if quality is None else f"{quality:.4f}"
+
+
+def _check_none(**arguments):
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(
+                f"`{name}` must be None for a table: it is for a model. "
+                f"Received: {name}={value}"
+            )
+
+
+def _of_table(table, ratios, methods, counts):
     table = finite_table("model", table).astype("float32")
     held = Table("table", None, table, counts)
     rows = [

@@ -4,6 +4,7 @@ import os
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -103,6 +104,28 @@ def read_counts(path: str | os.PathLike) -> Array:
             "`frequencies` must be a .npy file, or a text of numbers. "
             f"Received: frequencies={path} ({error})"
         ) from error
+
+
+def read_arrays(path: str | os.PathLike) -> Any:
+    """Returns the array of a `.npy` or `.npz` file, or a dictionary of several.
+
+    Raises:
+        ValueError: if the file holds something else.
+    """
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
+        with found:
+            arrays = {name: found[name] for name in found.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            "`data` must be arrays, as NumPy writes them. "
+            f"Received: data={path} ({error})"
+        ) from error
+    if len(arrays) == 1:
+        return next(iter(arrays.values()))
+    return arrays
 
 
 def _loaded(name, path):

@@ -1,0 +1,157 @@
+"""What data buy: plans of a language model, by what they know of it.
+
+The two-layer LSTM of `groupreduce_ptb.py` is compressed by the numbers of its
+tables alone, by counts of words, and by a pass over 112,000 words of its
+training text: counts, hidden states, and how much each logit counts. Nothing is
+trained afterwards.
+
+Each row is saved when it is done. A second run continues where the first
+stopped.
+
+    python benchmarks/papers/data_ptb.py --data-dir ../shared/data
+"""
+
+import time
+
+import keras
+import numpy as np
+from groupreduce_ptb import DROPOUT, UNITS, dense_model, groups
+from ptb import BATCH_SIZE, language_model, load, perplexity, windows
+from results import add, parse_options, read
+
+from keras_embcomp import (
+    GroupReduceEmbedding,
+    GroupReduceSoftmax,
+    compress,
+    replace_layers,
+    table_statistics,
+)
+from keras_embcomp.text_tables import markdown
+
+RATIOS = 5, 8, 10, 20, 30
+STEPS = 100
+METHODS = {
+    "low rank": "low_rank",
+    "GroupReduce": "group_reduce",
+    "product codes": "product_codes",
+    "auto": "auto",
+}
+KNOWN = "numbers", "counts", "data"
+PAPER = "GroupReduce, the paper's"
+ROWS = [
+    f"{method}, {known}, {ratio}"
+    for ratio in (10, 20, 30, 5, 8)
+    for method in ("auto", "low rank", "GroupReduce", "product codes")
+    for known in KNOWN
+] + [f"{PAPER}, counts, {ratio}" for ratio in RATIOS]
+
+
+def plain_model(dense, words):
+    """Returns the trained model with layers of Keras alone."""
+    model = language_model(
+        keras.layers.Embedding(len(words), UNITS, name="words"),
+        keras.layers.Dense(len(words), name="next"),
+        UNITS,
+        DROPOUT,
+    )
+    model.set_weights(dense.get_weights())
+    model.compile(loss=dense.loss)
+    return model
+
+
+def by_the_paper(model, ratio, counts):
+    """Returns a model with the paper's groups, in float32."""
+    made = {}
+    for name, cls in (
+        ("words", GroupReduceEmbedding),
+        ("next", GroupReduceSoftmax),
+    ):
+        layer = model.get_layer(name)
+        table = np.asarray(layer.get_weights()[0])
+        table = table if name == "words" else table.T
+        arguments = groups("frequency", 10)(
+            table, int(table.size / ratio), counts
+        )
+        made[name] = cls.from_layer(layer, **arguments)
+    return replace_layers(model, made)
+
+
+def measured(name, model, test, counts, found):
+    method, known, ratio = name.rsplit(", ", 2)
+    start = time.time()
+    if method == PAPER:
+        small = by_the_paper(model, int(ratio), counts)
+    else:
+        how = {
+            "numbers": {},
+            "counts": {"frequencies": counts},
+            "data": {"data": found},
+        }
+        small = compress(
+            model, ratio=int(ratio), method=METHODS[method], **how[known]
+        )
+    seconds = time.time() - start
+    small.compile(loss=model.loss)
+    sizes = [
+        4
+        * small.get_layer(name).dense_shape[0]
+        * UNITS
+        / small.get_layer(name).compression_ratio
+        for name in ("words", "next")
+    ]
+    return {
+        "name": name,
+        "bytes": sum(sizes),
+        "test": perplexity(small, test),
+        "seconds": seconds,
+    }
+
+
+def run(data_dir, names, results):
+    """Measures the rows that the results do not have yet."""
+    words, (train, validation, test) = load(data_dir)
+    weights = results.with_name("groupreduce_ptb.weights.h5")
+    dense = dense_model(weights, words, train, validation)
+    model = plain_model(dense, words)
+    counts = np.bincount(train, minlength=len(words))
+    done = {row["name"] for row in read(results)}
+    if "dense" not in done:
+        size = 4 * 2 * len(words) * UNITS
+        score = perplexity(model, test)
+        add(results, {"name": "dense", "bytes": size, "test": score})
+    inputs = windows(train)[0]
+    start = time.time()
+    found = table_statistics(model, inputs, BATCH_SIZE, STEPS, verbose=2)
+    print("pass", time.time() - start, flush=True)
+    start = time.time()
+    model.predict(inputs[: STEPS * BATCH_SIZE], BATCH_SIZE, verbose=0)
+    print("predict", time.time() - start, flush=True)
+    for name in names:
+        if name not in done:
+            add(results, measured(name, model, test, counts, found))
+
+
+def table(rows):
+    """Returns the Markdown table: perplexities over dense."""
+    rows = {row["name"]: row for row in rows}
+    dense = rows["dense"]["test"]
+    lines = [["tables", "known", *(f"{ratio}x" for ratio in RATIOS)]]
+    for method in (*METHODS, PAPER):
+        for known in KNOWN:
+            cells = []
+            for ratio in RATIOS:
+                row = rows.get(f"{method}, {known}, {ratio}")
+                cells.append(f"{row['test'] / dense - 1:+.1%}" if row else "")
+            if any(cells):
+                lines.append([method, known, *cells])
+    return f"dense: {dense:.1f}\n\n{markdown(lines, left=2)}"
+
+
+def main():
+    options = parse_options(__doc__.split("\n")[0], "data_ptb", [0], ROWS)
+    run(options.data_dir, options.rows, options.results)
+    print(table(read(options.results)))
+
+
+if __name__ == "__main__":
+    main()
