@@ -8,7 +8,8 @@ from hub_models import small_gpt2
 from keras import layers, ops
 
 from keras_embcomp import compress, plan_compression, table_statistics
-from keras_embcomp.models.recorded import records_of
+from keras_embcomp.models.batches import Batch
+from keras_embcomp.models.recorded import Recording, records_of
 
 WORDS, WIDTH, LENGTH = 1_200, 12, 6
 
@@ -92,9 +93,12 @@ def test_only_what_is_recorded_is_seen(ids):
     model, _ = language_model()
     layer = model.get_layer("words")
     found = list(
-        records_of(model, {"words": layer}, lambda _, c: c.inputs, [ids])
+        records_of(
+            Recording(model, {"words": layer}, lambda _, c: {"ids": c.inputs}),
+            [Batch(ids)],
+        )
     )
-    assert_equal(found[0]["words"][0], ids)
+    assert_equal(found[0]["words"][0]["ids"], ids)
     assert "call" not in vars(layer)
 
 
@@ -138,6 +142,72 @@ def test_a_bias_takes_the_mean_error(ids):
     assert_close(after, before, rtol=1e-3, atol=2e-3)
 
 
+def classifier(generator, **compiled):
+    ids = keras.Input((LENGTH,), dtype="int32")
+    words = layers.Embedding(WORDS, WIDTH, mask_zero=True, name="words")
+    mean = layers.GlobalAveragePooling1D()(words(ids))
+    model = keras.Model(ids, layers.Dense(1, name="score")(mean))
+    words.set_weights([generator.normal(size=(WORDS, WIDTH))])
+    model.compile(**compiled)
+    return model
+
+
+@pytest.mark.parametrize("loss", [None, "mean_squared_error"])
+def test_gradients_are_those_of_the_loss(ids, generator, loss):
+    """The mean of rows times a vector: all gradients point along it."""
+    model = classifier(generator, loss=None if loss else "mse")
+    targets = generator.normal(size=(len(ids), 1)).astype("float32")
+    found = table_statistics(model, (ids, targets), batch_size=7, loss=loss)
+    covariance = found.tables["words"].covariance
+    (direction, _) = model.get_layer("score").get_weights()
+    expected = direction @ direction.T
+    assert_close(
+        covariance / np.trace(covariance),
+        expected / np.trace(expected),
+        rtol=1e-3,
+        atol=1e-5,
+    )
+    plain = table_statistics(model, ids).tables["words"]
+    assert plain.covariance is None
+    assert_equal(plain.counts, found.tables["words"].counts)
+    none = table_statistics(model, (ids, targets), loss=False)
+    assert none.tables["words"].covariance is None
+
+
+def test_gradients_keep_the_outputs(ids, generator):
+    model = classifier(generator, loss="mse")
+    targets = generator.normal(size=(len(ids), 1)).astype("float32")
+    outputs = model.predict(ids, verbose=0)
+
+    def lost(data):
+        small = compress(model, ratio=8, method="low_rank", data=data)
+        return np.sqrt(np.mean((small.predict(ids, verbose=0) - outputs) ** 2))
+
+    assert lost((ids, targets)) < 0.2 * lost(ids)
+
+
+def test_takes_a_loss_for_each_output(ids, generator):
+    inner = classifier(generator, loss="mse")
+    words = inner.get_layer("words").output
+    mean = layers.GlobalAveragePooling1D()(words)
+    other = layers.Dense(2, name="kind")(mean)
+    outputs = {"score": inner.output, "kind": other}
+    model = keras.Model(inner.input, outputs)
+    targets = {
+        "score": generator.normal(size=(len(ids), 1)).astype("float32"),
+        "kind": generator.integers(0, 2, len(ids)),
+    }
+    kind = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    losses = {"score": "mse", "kind": kind}
+    found = table_statistics(model, (ids, targets), loss=losses)
+    rank = np.linalg.matrix_rank(found.tables["words"].covariance, tol=1e-5)
+    assert rank == 2
+    with pytest.raises(ValueError, match="`loss` must be a loss of Keras"):
+        table_statistics(model, (ids, targets), loss=3)
+    with pytest.raises(ValueError, match="must have targets for a `loss`"):
+        table_statistics(model, ids, loss="mse")
+
+
 def test_one_id_that_is_most_of_the_data_is_told():
     model, _ = language_model(mask=False)
     padded = np.zeros((10, LENGTH), "int32")
@@ -162,7 +232,7 @@ def test_refuses_data_that_say_nothing(ids):
     layer.set_weights([np.full((WORDS, WIDTH), 1e38, "float32")])
     gru = model.layers[2]
     gru.set_weights([np.full(w.shape, np.nan) for w in gru.get_weights()])
-    with pytest.raises(ValueError, match="infinity before 'next'"):
+    with pytest.raises(ValueError, match="infinity at .next"):
         table_statistics(model, ids)
     other, _ = language_model()
     other.get_layer("words").name = "others"
