@@ -18,7 +18,12 @@ import keras
 from from_scratch import DATA, RATE, Measuring, measured
 from results import add, parse_options, read
 
-from keras_embcomp import compress, plan_compression, search_plan
+from keras_embcomp import (
+    compress,
+    plan_compression,
+    search_plan,
+    table_statistics,
+)
 from keras_embcomp.text_tables import markdown
 
 DROPS = {"ml-100k": 0.005, "sst2": 0.5, "imdb": 0.5}
@@ -50,7 +55,9 @@ class Searching:
     def searched(self, name, start):
         known = {}
         if "data" in name:
-            known["data"] = self.data.parts[0][0]
+            known["data"] = table_statistics(
+                self.model, self.data.parts[0], loss=self.data.loss
+            )
         found = search_plan(
             self.model,
             lambda model: measured(model, self.data, 1),

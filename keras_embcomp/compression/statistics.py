@@ -212,7 +212,10 @@ def with_gradient(record: dict[str, Any], gradient: Any) -> dict[str, Any]:
     if "ids" not in record:
         return record
     rows = _flat(gradient)
-    return {**record, "gradients": ops.matmul(ops.transpose(rows), rows)}
+    found = {**record, "gradients": ops.matmul(ops.transpose(rows), rows)}
+    if rows.shape[0] is None or rows.shape[0] == record["ids"].shape[0]:
+        found["felt"] = ops.any(rows != 0, axis=-1)
+    return found
 
 
 def _holds_text(inputs):
@@ -238,6 +241,7 @@ class _Sums:
         self.skipped = 0 if getattr(self.layer, "mask_zero", False) else None
         vocabulary, width = table.values.shape
         self.lookups = np.zeros(vocabulary)
+        self.felt = np.zeros(vocabulary)
         self.weights = np.zeros(vocabulary)
         self.moments = np.zeros((width, width))
         self.total = np.zeros(width)
@@ -290,11 +294,15 @@ class _Sums:
     def add(self, record: dict[str, Array]) -> None:
         """Adds what was recorded of a call."""
         if "ids" in record:
-            ids = record["ids"].astype("int64")
+            ids, size = record["ids"].astype("int64"), len(self.lookups)
+            known = (ids >= 0) & (ids < size)
             if self.skipped is not None:
-                ids = ids[ids != self.skipped]
-            ids = ids[(ids >= 0) & (ids < len(self.lookups))]
-            self.lookups += np.bincount(ids, minlength=len(self.lookups))
+                known &= ids != self.skipped
+            self.lookups += np.bincount(ids[known], minlength=size)
+            felt = record.get("felt", known)
+            if len(felt) == len(ids):
+                known &= felt
+            self.felt += np.bincount(ids[known], minlength=size)
         if "gradients" in record:
             self._check_finite(record["gradients"], "gradients")
             self.gradients += record["gradients"]
@@ -314,6 +322,8 @@ class _Sums:
 
     def statistics(self) -> TableStatistics:
         """Returns the statistics of all that was added."""
+        if self.felt.any():  # without what has no gradient, such as padding
+            self.lookups = self.felt
         looked_up = self.lookups.sum()
         if not looked_up and not self.states:
             raise ValueError(

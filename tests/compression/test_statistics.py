@@ -186,6 +186,19 @@ def test_gradients_keep_the_outputs(ids, generator):
     assert lost((ids, targets)) < 0.2 * lost(ids)
 
 
+def test_what_the_loss_does_not_feel_is_not_counted(ids, generator):
+    """Padding that the model itself masks, where the layer does not know."""
+    words = keras.Input((LENGTH,), dtype="int32")
+    rows = layers.Embedding(WORDS, WIDTH, name="words")(words)
+    known = ops.cast(ops.not_equal(words, 0), "float32")
+    total = ops.sum(rows * ops.expand_dims(known, -1), axis=1)
+    model = keras.Model(words, layers.Dense(1)(total))
+    targets = generator.normal(size=(len(ids), 1)).astype("float32")
+    found = table_statistics(model, (ids, targets), loss="mse")
+    counts = np.bincount(ids[ids != 0], minlength=WORDS)
+    assert_equal(found.tables["words"].counts, counts)
+
+
 def test_takes_a_loss_for_each_output(ids, generator):
     inner = classifier(generator, loss="mse")
     words = inner.get_layer("words").output
