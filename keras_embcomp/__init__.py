@@ -6,11 +6,11 @@ from keras_embcomp.compression.compress import compress
 from keras_embcomp.compression.plan import CompressionPlan
 from keras_embcomp.compression.search import PlanSearch, search_plan
 from keras_embcomp.compression.statistics import (
-    Statistics,
-    TableStatistics,
+    ModelStatistics,
     table_statistics,
 )
 from keras_embcomp.compression.sweep import sweep
+from keras_embcomp.compression.table_sums import TableStatistics
 from keras_embcomp.deploy.litert.export import export_litert
 from keras_embcomp.deploy.onnx.export import export_onnx
 from keras_embcomp.deploy.serving.export import export_serving
@@ -77,11 +77,11 @@ __all__ = [
     "HashedSoftmax",
     "LowRankEmbedding",
     "LowRankSoftmax",
+    "ModelStatistics",
     "NGramIds",
     "PlanSearch",
     "ProductQuantizedEmbedding",
     "ProductQuantizedSoftmax",
-    "Statistics",
     "Suggestion",
     "Suggestions",
     "TTEmbedding",

@@ -229,6 +229,12 @@ def test_one_id_that_is_most_of_the_data_is_told():
         table_statistics(model, padded)
 
 
+def test_few_hidden_states_are_told(ids):
+    model, _ = language_model()
+    with pytest.warns(UserWarning, match="12 columns, and `data` 4 hidden"):
+        table_statistics(model, ids[:1])
+
+
 def test_refuses_data_that_say_nothing(ids):
     model, _ = language_model()
     with pytest.raises(ValueError, match="must have batches. Received: none"):
