@@ -21,9 +21,11 @@ class TableStatistics(NamedTuple):
 
     Attributes:
         counts: float64 array of shape `(vocabulary,)`. How often each row is
-            looked up; of an output layer, the sum of `p (1 - p)` over the
-            hidden states, with `p` what the model gives a word: how much the
-            loss feels an error of its logit. `None` if neither is known.
+            looked up; rows that the data do not have share what Good and Turing
+            expect of them, as many as were seen once. Of an output layer, the
+            sum of `p (1 - p)` over the hidden states, with `p` what the model
+            gives a word: how much the loss feels an error of its logit. `None`
+            if neither is known.
         covariance: Second moments `E[h h^T]` of shape `(width, width)`, or
             `None`: of the hidden states that reach an output layer; of the
             gradients of the loss in the rows that were looked up. Those of a
@@ -137,7 +139,8 @@ class TableSums:
                 f"without an id or a hidden state for '{self.path}'"
             )
         self._warn(looked_up)
-        counts = [x / x.sum() for x in (self.lookups, self.weights) if x.any()]
+        lookups = with_unseen(self.lookups)
+        counts = [x / x.sum() for x in (lookups, self.weights) if x.any()]
         moments = [
             x / np.trace(x)
             for x in (self.moments, self.gradients)
@@ -150,6 +153,8 @@ class TableSums:
                 x / self.states for x in (self.moments, self.total)
             )
         positions = int(looked_up + self.states)
+        if not self.weights.any():
+            return TableStatistics(lookups, covariance, mean, positions)
         return TableStatistics(
             positions * sum(counts) / len(counts) if counts else None,
             covariance,
@@ -176,6 +181,25 @@ class TableSums:
                 "they do not show count little. Give more data.",
                 stacklevel=4,
             )
+
+
+def with_unseen(counts: Array) -> Array:
+    """Returns counts in which rows that were not seen have a share.
+
+    The next id is one that was not seen about as often as ids were seen once
+    (Good, 1953). Without a share, such a row would be given up.
+
+    Args:
+        counts: Array of shape `(vocabulary,)`.
+
+    Reference:
+    - [Good, 1953](https://doi.org/10.1093/biomet/40.3-4.237), Eq. 9
+    """
+    unseen = counts == 0
+    if not unseen.any():
+        return counts
+    share = np.sum(counts == 1) / np.sum(unseen)
+    return np.where(unseen, min(share, 1.0), counts)
 
 
 def with_gradient(record: dict[str, Any], gradient: Any) -> dict[str, Any]:
