@@ -127,18 +127,25 @@ def preprocessed(model: keras.Model, batch: Batch) -> Batch:
         return batch
     if not hasattr(model, "preprocess_samples") or not _holds_text(batch.x):
         return batch
-    found = model.preprocess_samples(*batch)
+    texts = keras.tree.map_structure(_as_texts, batch.x)
+    found = model.preprocess_samples(texts, batch.y, batch.sample_weight)
     return Batch(*found) if isinstance(found, tuple) else Batch(found)
 
 
 def _holds_text(inputs):
-    for leaf in keras.tree.flatten(inputs):
-        kind = getattr(leaf, "dtype", None)
-        if isinstance(leaf, str) or str(kind) in ("string", "object"):
-            return True
-        if str(kind).startswith("<U") or "string" in str(kind):
-            return True
-    return False
+    return any(
+        isinstance(leaf, str)
+        or getattr(getattr(leaf, "dtype", None), "kind", "") in "OSU"
+        or getattr(leaf, "dtype", None) == "string"
+        for leaf in keras.tree.flatten(inputs)
+    )
+
+
+def _as_texts(leaf):
+    """Returns an array of strings as a list, as tokenizers take them."""
+    if getattr(getattr(leaf, "dtype", None), "kind", "") in "OSU":
+        return leaf.tolist()
+    return leaf
 
 
 def _steps(steps):

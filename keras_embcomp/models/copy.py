@@ -162,6 +162,11 @@ class Copying:
         matched then.
         """
         olds, news = children(old), children(new)
+        if strict and not new.built:
+            # What it makes when it is built, without weights of its own, as
+            # a preprocessor does once its tokenizer has words.
+            names = {layer.name for layer in news}
+            olds = [one for one in olds if one.variables or one.name in names]
         if strict and len(olds) != len(news):
             raise unlike(old, f"{len(olds)} layers, and then {len(news)}")
         for before, after in zip(olds, news, strict=False):
@@ -202,9 +207,18 @@ class Copying:
         for fitted, made in self._dense.values():
             _build_like(fitted, made)
             made.set_weights(fitted.get_weights())
-        for old in every_layer(self._model):
-            if id(old) not in self._layers and id(old) in self._made:
-                self._copy_state(old, self._made[id(old)])
+        pairs = [
+            (old, self._made[id(old)])
+            for old in every_layer(self._model)
+            if id(old) not in self._layers and id(old) in self._made
+        ]
+        for old, new in pairs:  # first: others may be built from words
+            if hasattr(old, "save_assets"):  # vocabularies
+                with tempfile.TemporaryDirectory() as folder:
+                    old.save_assets(folder)
+                    new.load_assets(folder)
+        for old, new in pairs:
+            self._copy_state(old, new)
 
     def _copy_state(self, old, new):
         """Copies a layer's own weights, and what follows from them.
@@ -221,12 +235,9 @@ class Copying:
         for before, after in pairs:
             if before.trainable != after.trainable:
                 after.trainable = before.trainable
-        if old.built and not new.built:  # a model that Keras cannot build
-            new.built = True
-        if hasattr(old, "save_assets"):  # vocabularies
-            with tempfile.TemporaryDirectory() as folder:
-                old.save_assets(folder)
-                new.load_assets(folder)
+        alike = len(children(old)) == len(children(new))
+        if old.built and not new.built and alike:
+            new.built = True  # a model that Keras cannot build
 
     def _copy_weights(self, old, new):
         """Copies a layer's own weights."""

@@ -267,3 +267,18 @@ def test_refuses_data_that_say_nothing(ids):
         wrong = table_statistics(other, ids)
         wrong.tables.pop("next")
         compress(other, ratio=4, data=wrong)
+
+
+def test_a_task_takes_text():
+    pytest.importorskip("keras_hub")
+    from vocabulary_models import task
+
+    model = task("Bert TextClassifier")
+    texts, labels = ["the cat sat", "a dog on the mat"], np.array([0, 1])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    found = table_statistics(model, (texts, labels), loss=loss).tables
+    path = next(path for path in found if path.endswith("token_embedding"))
+    ids = model.preprocessor(texts)["token_ids"]
+    counts = np.bincount(np.ravel(ids)[np.ravel(ids) != 0], minlength=2)
+    assert found[path].counts[1:].round().sum() >= counts.sum()
+    assert found[path].covariance is not None

@@ -476,3 +476,27 @@ def test_a_copy_outlives_the_training_of_the_original(how):
     copy.predict(x, verbose=0)
     for weight, kept in zip(copy.get_weights(), before, strict=True):
         assert_equal(weight, kept)
+
+
+@pytest.mark.parametrize("kind", ["GPT2 CausalLM", "Bert TextClassifier"])
+def test_a_task_that_was_used_is_copied(kind):
+    """A preprocessor makes layers once it is called, of its tokenizer."""
+    pytest.importorskip("keras_hub")
+    from vocabulary_models import task
+
+    model = task(kind)
+    texts = ["the cat sat", "a dog on the mat"]
+
+    def used(model):
+        if kind.endswith("CausalLM"):
+            return model.generate(texts, max_length=10)
+        return model.predict(texts, verbose=0)
+
+    before = used(model)
+    path, table = dense_places(model)[0]
+    same = LowRankEmbedding.from_layer(table, rank=table.output_dim)
+    copy = replace_layers(model, {path: same})
+    if kind.endswith("CausalLM"):
+        assert used(copy) == before
+    else:
+        assert_close(used(copy), before, rtol=1e-4, atol=1e-5)
