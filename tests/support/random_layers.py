@@ -1,5 +1,7 @@
 """Layers of random weights, what they are given, and what they should give."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -28,6 +30,15 @@ def in_turn(cases, floats=False, whole=False):
         modes = FORMATS if all_modes else [FORMATS[number % len(FORMATS)]]
         pairs += [(case, mode) for mode in [None] * floats + modes]
     return pytest.mark.parametrize(("case", "mode"), pairs, ids=str)
+
+
+def with_one_of(cases, name, values):
+    """Parametrizes `case` and a name, whose values take turns.
+
+    With the cases of both sides, a method has two of them.
+    """
+    pairs = list(zip(cases, itertools.cycle(values), strict=False))
+    return pytest.mark.parametrize(("case", name), pairs, ids=str)
 
 
 BOTH_IN_TURN = in_turn([*EMBEDDINGS, *SOFTMAXES])
