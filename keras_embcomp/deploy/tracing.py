@@ -37,8 +37,6 @@ def traced_function(
     else:
         specs = [tf.TensorSpec((batch,), tf.string, name="text")]
     names = output_names(model)
-    if finish is not None:  # a loop over thousands of operations, in Python
-        finish = tf.autograph.experimental.do_not_convert(finish)
 
     def serve(*inputs):
         given = list(inputs)

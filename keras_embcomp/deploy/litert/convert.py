@@ -293,13 +293,12 @@ def operations_of(content: bytes, custom: bool = False) -> tuple[str, ...]:
         for name, code in vars(schema.BuiltinOperator).items()
         if not name.startswith("_")
     }
-    model = schema.Model.GetRootAs(content, 0)
-    codes = map(model.OperatorCodes, range(model.OperatorCodesLength()))
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     operations = {
-        code.CustomCode().decode()
-        if custom and code.CustomCode()
-        else names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
-        for code in codes
+        code.customCode.decode()
+        if custom and code.customCode
+        else names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        for code in model.operatorCodes
     }
     refused = operations & {"CUSTOM", "VAR_HANDLE", "READ_VARIABLE"}
     if refused:
