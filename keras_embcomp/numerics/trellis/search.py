@@ -94,7 +94,7 @@ def _compiled(steps: int, states: int, width: int, size: int, most: int) -> Any:
             search,
             input_signature=signature,
             jit_compile=True,
-            autograph=False,  # which takes longer than to trace
+            autograph=False,  # there is nothing to convert
         )
     return search
 
