@@ -45,6 +45,7 @@ def pytest_collection_finish():
 
 
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     if keras.backend.backend() != "tensorflow":
         skip = pytest.mark.skip(reason="needs the TensorFlow backend")
         for item in items:
@@ -55,6 +56,9 @@ def pytest_collection_modifyitems(items):
 def pytest_configure(config):
     config.addinivalue_line(
         "markers", "tensorflow_only: exports, and what uses them"
+    )
+    config.addinivalue_line(
+        "markers", "long: half a minute, so it starts first: none ends alone"
     )
 
 

@@ -24,6 +24,7 @@ def ten_steps(backend, folder):
     return np.load(path)
 
 
+@pytest.mark.long
 @pytest.mark.tensorflow_only  # once is enough: it starts all
 def test_ten_adam_steps_agree_on_all_backends(tmp_path):
     expected = ten_steps("tensorflow", tmp_path)

@@ -22,6 +22,7 @@ bare_machine.main()
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.long
 @pytest.mark.tensorflow_only  # once is enough: it starts both
 def test_layers_train_without_tensorflow(backend):
     if importlib.util.find_spec(backend) is None:

@@ -85,8 +85,9 @@ class TestTrainStep:
         for row in compiled(side, "v6e", "mixed_bfloat16", ["all"], SOME):
             assert row["all-reduces"] > 0, row
 
-    @pytest.mark.parametrize("target", ["v5e", "v6e"])
-    def test_factors_shard(self, side, target):
+    def test_factors_shard(self, side):
+        # Layouts are JAX's, the same for each chip: one side for each.
+        target = {"Embedding": "v5e", "Softmax": "v6e"}[side]
         layers = ("tensor train", "GroupReduce")
         rows = compiled(side, target, "float32", ["all", "sharded"], layers)
         whole, parts = rows[: len(layers)], rows[len(layers) :]

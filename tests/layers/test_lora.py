@@ -16,6 +16,7 @@ from random_layers import (
     inputs_of,
     made,
     model_of,
+    with_one_of,
 )
 
 from keras_embcomp import (
@@ -184,7 +185,8 @@ def test_merges(case, mode):
 def test_a_full_size_merges_without_loss(case):
     layer = case.layer.from_dense(made(case).to_dense(), **case.full)
     layer.enable_lora(2, b_initializer="ones")
-    limit = 1e-3 if "hidden" in str(case) else 1e-5
+    near = case.note == "-hidden" or case.lost > 1e-5
+    limit = 1e-3 if near else 1e-5
     assert layer.merge_lora() < limit
 
 
@@ -305,19 +307,20 @@ def test_files_have_bytes_of_the_difference(table_format, before, tmp_path):
         assert_equal(new, old)
 
 
+# The two sides of a method take turns: a row and a logit of each in a format.
 @pytest.mark.tensorflow_only
-@BOTH
-def test_files_compute_with_the_difference(case, tmp_path):
+@with_one_of([*EMBEDDINGS, *SOFTMAXES], "table_format", ["float32", "int8"])
+def test_files_compute_with_the_difference(case, table_format, tmp_path):
+    from ai_edge_litert.interpreter import Interpreter
+
     layer = adapted(case)
     inputs = inputs_of(case)
     item = inputs.shape[2:] if case in EMBEDDINGS else (WIDTH,)
     entry = keras.Input((None, *item), dtype=str(inputs.dtype), name="x")
     model = keras.Model(entry, layer(entry))
-    for table_format, lost in (("float32", 1e-5), ("int8", 0.03)):
-        from ai_edge_litert.interpreter import Interpreter
-
-        path = tmp_path / "a.tflite"
-        assert export_litert(model, path, table_format).error < lost
-        runner = Interpreter(str(path)).get_signature_runner()
-        (found,) = runner(x=np.zeros((1, 0, *item), inputs.dtype)).values()
-        assert found.shape[:2] == (1, 0)
+    path = tmp_path / "a.tflite"
+    lost = {"float32": 1e-5, "int8": 0.03}[table_format]
+    assert export_litert(model, path, table_format).error < lost
+    runner = Interpreter(str(path)).get_signature_runner()
+    (found,) = runner(x=np.zeros((1, 0, *item), inputs.dtype)).values()
+    assert found.shape[:2] == (1, 0)

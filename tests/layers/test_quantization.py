@@ -89,7 +89,7 @@ def test_a_layer_built_quantized_rounds_what_it_is_assigned(case, mode):
     assert quantized.dtype_policy == layer.dtype_policy
 
 
-@in_turn([*EMBEDDINGS, *SOFTMAXES], whole=True)
+@in_turn([*EMBEDDINGS, *SOFTMAXES], two=True)
 def test_fine_tuning_ends_with_the_outputs_it_trained(case, mode, tmp_path):
     layer = made(case)
     model = model_of(case, layer)

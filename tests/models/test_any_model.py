@@ -489,6 +489,7 @@ def test_a_task_that_was_used_is_copied(kind):
 
     def used(model):
         if kind.endswith("CausalLM"):
+            model.compile(sampler="greedy")
             return model.generate(texts, max_length=10)
         return model.predict(texts, verbose=0)
 

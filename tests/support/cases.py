@@ -135,8 +135,13 @@ _STRINGS = dict(
     full={"group_bytes": 22, "state_bits": 15},
     growing=tuple({"group_bytes": size, "state_bits": 8} for size in (1, 3, 8)),
 )
+_SHORT_STRINGS = {
+    **_STRINGS,
+    "lost": 1e-4,  # 12 bits a number: an eighth of the states of 15
+    "full": {"group_bytes": 18, "state_bits": 12},
+}
 _GROUPED_STRINGS = dict(
-    lost=1e-5,  # 14 and 15 bits a number
+    lost=1e-4,  # 11 and 12 bits a number
     structure={
         "group_bytes": (4, 3, 2),
         "group_sizes": _GROUPS,
@@ -146,9 +151,9 @@ _GROUPED_STRINGS = dict(
         "state_bits": 10,
     },
     full={
-        "group_bytes": (22, 21),
+        "group_bytes": (18, 17),
         "group_sizes": (300, 7),
-        "state_bits": 15,
+        "state_bits": 12,
     },
     growing=tuple(
         {"group_bytes": sizes, "group_sizes": _GROUPS, "state_bits": 8}
@@ -373,7 +378,7 @@ SOFTMAXES = (
     ),
     Case(
         layer=keras_embcomp.TrellisCodedSoftmax,
-        **_STRINGS,
+        **_SHORT_STRINGS,
         huge={"units": 2_000_000, "num_parts": 2, "group_bytes": 1},
         table=partial(oracles.trellis_table, (3,), 8),
     ),

@@ -61,6 +61,7 @@ def _in_tensorflow(function, weights, inputs, constants, modes):
         input_signature=[
             tf.TensorSpec((None, *x.shape[1:]), x.dtype) for x in arguments
         ],
+        autograph=False,  # as in `fit`
     )
 
     @tf.function(jit_compile=True, autograph=False)

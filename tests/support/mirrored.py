@@ -12,7 +12,6 @@ os.environ.update(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="2")
 
 import on_devices
 import tensorflow as tf
-from cases import EMBEDDINGS, SOFTMAXES
 
 from keras_embcomp import CyclicallyAnnealedLearningRate
 
@@ -34,7 +33,7 @@ def main(path):
     tf.config.set_logical_device_configuration(cpu, two)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     found = {"replicas": strategy.num_replicas_in_sync}
-    for pair in zip(EMBEDDINGS, SOFTMAXES, strict=True):
+    for pair in on_devices.WHOLE:
         one = losses_of(on_devices.model_of(pair))
         with strategy.scope():
             model = on_devices.model_of(pair)

@@ -1,5 +1,7 @@
 """Layers of random weights, what they are given, and what they should give."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ FORMATS = ["int8", "int4", "int2", "ternary"]
 MODES = pytest.mark.parametrize("mode", FORMATS)
 
 
-def in_turn(cases, floats=False, whole=False):
+def in_turn(cases, floats=False, whole=False, two=False):
     """Parametrizes `case` and `mode`, without every mode of every case.
 
     The modes take turns, so that each has some of the cases. Use it where what
@@ -21,13 +23,25 @@ def in_turn(cases, floats=False, whole=False):
         cases: List of `Case`.
         floats: Whether each case is there with the mode `None` too.
         whole: Whether the first case of each layer has all modes.
+        two: Whether a case has two modes: of both sides, a method has all.
     """
     pairs = []
     for number, case in enumerate(cases):
         all_modes = whole and not case.note
         modes = FORMATS if all_modes else [FORMATS[number % len(FORMATS)]]
+        if two:
+            modes = FORMATS[number % 2 :: 2]
         pairs += [(case, mode) for mode in [None] * floats + modes]
     return pytest.mark.parametrize(("case", "mode"), pairs, ids=str)
+
+
+def with_one_of(cases, name, values):
+    """Parametrizes `case` and a name, whose values take turns.
+
+    With the cases of both sides, a method has two of them.
+    """
+    pairs = list(zip(cases, itertools.cycle(values), strict=False))
+    return pytest.mark.parametrize(("case", name), pairs, ids=str)
 
 
 BOTH_IN_TURN = in_turn([*EMBEDDINGS, *SOFTMAXES])

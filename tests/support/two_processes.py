@@ -12,7 +12,6 @@ from pathlib import Path
 os.environ["VIRTUAL_DEVICES"] = "2"
 
 import on_devices
-from cases import EMBEDDINGS, SOFTMAXES
 from jax.experimental.multihost_utils import process_allgather
 from keras import distribution as kd
 
@@ -35,7 +34,7 @@ def main(process, port, folder):
     kd.initialize(f"127.0.0.1:{port}", PROCESSES, process)
     part = part_of(on_devices.some_data(), process)
     found = {}
-    for pair in list(zip(EMBEDDINGS, SOFTMAXES, strict=True))[:2]:
+    for pair in on_devices.PAIRS[:2]:
         data = kd.DataParallel(auto_shard_dataset=False)
         # Each process has all of the tables, each device half of them.
         tables = TableParallel(on_devices.mesh(2, 2), auto_shard_dataset=False)

@@ -90,7 +90,12 @@ def _compiled(steps: int, states: int, width: int, size: int, most: int) -> Any:
             tf.TensorSpec((steps,), "int32"),
             tf.TensorSpec((steps, states, width), "float32"),
         ]
-        return tf.function(search, input_signature=signature, jit_compile=True)
+        return tf.function(
+            search,
+            input_signature=signature,
+            jit_compile=True,
+            autograph=False,  # there is nothing to convert
+        )
     return search
 
 

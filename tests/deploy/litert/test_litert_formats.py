@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from cases import VOCABULARY, WIDTH
-from random_layers import BOTH, made
+from cases import EMBEDDINGS, SOFTMAXES, VOCABULARY, WIDTH
+from random_layers import made, with_one_of
 
 from keras_embcomp import (
     DistilledEmbedding,
@@ -93,12 +93,17 @@ def check_runs_of_no_tokens(path, dtype, item=()):
             np.testing.assert_array_equal(found, expected)
 
 
-@BOTH
-def test_every_layer_is_exported_in_every_format(case, tmp_path):
+# The two sides of a method share its tables: four formats each, all together.
+@with_one_of(
+    [*EMBEDDINGS, *SOFTMAXES],
+    "others",
+    [("int8", "int2"), ("int4", "ternary")],
+)
+def test_every_layer_is_exported_in_every_format(case, others, tmp_path):
     model = of_any_length(made(case))
     weights = model.get_weights()
     sizes = []
-    for table_format in ("float32", *FORMATS):
+    for table_format in ("float32", "float16", *others):
         path = tmp_path / f"{table_format}.tflite"
         written = export_litert(model, path, table_format)
         assert written.error < LOST.get(table_format, 1e-5)
