@@ -268,9 +268,6 @@ class TrellisCodedTable(StoredFactors):
         Values that are `packed` stay as a quantized layer stores them.
         """
         values, projection = self.values, self.projection
-        scales = self.scales
-        if self._unit != 1:
-            scales = scales * self._unit
         if self.factors_dtype == "float32":
             projection = execution.whole(projection, dtype, inputs)
             if not packed:
@@ -279,9 +276,10 @@ class TrellisCodedTable(StoredFactors):
             projection = execution.kept_out(projection, inputs)
         return Reading(
             values,
-            scales,
+            self.scales,
             ops.cast(projection, dtype),
             ops.cast(self.mean, dtype),
+            self._unit,
         )
 
     def _rows(self, ids):

@@ -53,12 +53,14 @@ class Reading(NamedTuple):
         scales: float32 tensor of shape `(num_groups, directions)`.
         projection: Tensor of shape `(directions, width)`.
         mean: Tensor of shape `(width,)`.
+        unit: What integers are to be multiplied by.
     """
 
     values: Factor
     scales: Tensor
     projection: Tensor
     mean: Tensor
+    unit: float = 1.0
 
 
 def coded_rows(
@@ -192,6 +194,8 @@ def _parts(
         places = places + beyond * turned.shape[0]
     # Steps take the values in four orders. The table in all four is small.
     values = ops.cast(execution.take(reading.values, turned), "float32")
+    if reading.unit != 1:  # not of scales, which files hold in float16
+        values = values * reading.unit
     scales = ops.cast(reading.scales, "float32")
     if execution.exporting:  # LiteRT looks up nothing that it has in float16
         zero = ops.cast(execution.range_in_file(ids, 0, 1), "float32")

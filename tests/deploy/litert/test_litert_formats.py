@@ -11,6 +11,7 @@ from keras_embcomp import (
     LowRankEmbedding,
     ProductQuantizedSoftmax,
     TTEmbedding,
+    compress,
     export_litert,
 )
 
@@ -415,3 +416,24 @@ def test_wrong_formats_and_numbers_are_refused(tmp_path):
     with pytest.raises(ValueError, match="must not be 'float16' for numbers"):
         export_litert(model, tmp_path / "a.tflite", "float16")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["trellis_codes", "product_codes"])
+def test_what_compress_makes_is_exported_in_every_format(
+    method, tmp_path, generator
+):
+    """Their factors are integers with scales, which float16 must not lose."""
+    ids = keras.Input((6,), dtype="int32", name="ids")
+    words = keras.layers.Embedding(1_500, 24, name="words")
+    mean = keras.layers.GlobalAveragePooling1D()(words(ids))
+    model = keras.Model(ids, keras.layers.Dense(8)(mean))
+    rows = generator.normal(size=(1_500, 24)) * 0.9 ** np.arange(24)
+    words.set_weights([0.05 * rows])
+    small = compress(model, ratio=6, method=method)
+    assert small.get_layer("words").factors_dtype == "int8"
+    size = {
+        form: export_litert(small, tmp_path / "a.tflite", form).bytes
+        for form in ("float32", "float16", "int8")
+    }
+    assert size["float16"] < 1.05 * size["float32"]
+    assert size["int8"] == size["float32"]
