@@ -13,6 +13,9 @@ from keras_embcomp.compression.statistics import (
     weighed_tables,
 )
 
+_SCORES = {"evaluate", "max_drop", "min_score"}
+_SIZES = {"ratio", "max_error", "max_bytes"}
+
 
 def compress(
     model: keras.Model,
@@ -48,7 +51,14 @@ def compress(
     >>> small.layers[0].dense_shape
     (2000, 32)
     """
-    if plan is None and set(goal) & {"evaluate", "max_drop", "min_score"}:
+    if plan is None and set(goal) & _SCORES:
+        others = sorted(set(goal) & _SIZES)
+        if others:
+            raise ValueError(
+                "A score must be the only goal. Received: "
+                f"{', '.join(sorted(set(goal) & _SCORES))} and "
+                f"{', '.join(others)}"
+            )
         return search_plan(model, verbose=verbose, **goal).model
     if goal.get("data") is not None:  # once, for the plan and the fits
         goal["data"] = statistics_of(model, goal["data"], verbose)

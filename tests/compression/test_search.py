@@ -79,6 +79,11 @@ def test_compress_takes_the_goal(model):
     assert similarity(model)(small) >= 0.5
 
 
+def test_a_score_is_the_only_goal(model):
+    with pytest.raises(ValueError, match="evaluate, max_drop and ratio"):
+        compress(model, ratio=4, evaluate=similarity(model), max_drop=0.5)
+
+
 def test_plots(model, tmp_path):
     found = search_plan(
         model,
