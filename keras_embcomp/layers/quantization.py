@@ -112,7 +112,7 @@ class Quantizable(keras.layers.Layer):
             return _format(*parsed(self.fake_quantization, "")), True
         _check_mode(mode)
         mark_quantized(self)
-        if mode in OWN_MODES:
+        if mode in OWN_MODES and mode != "int4":
             return _format(mode, self.dtype_policy.block_size), False
         return _format(mode, int4_block_size(self)), False
 
