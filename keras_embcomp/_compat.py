@@ -49,6 +49,7 @@ __all__ = [
     "int4_block_size",
     "is_reversible",
     "litert_schema",
+    "log_sum_exp",
     "mark_quantized",
     "needs_keras",
     "numpy_for_tf2onnx",
@@ -143,6 +144,17 @@ def view(tensor: Tensor, dtype: str) -> Tensor:
 
         return tensor.view(getattr(torch, dtype))
     return tensor.view(dtype)
+
+
+def log_sum_exp(tensor: Tensor, axis: int) -> Tensor:
+    """Returns `ops.logsumexp` over an axis.
+
+    Keras 3.10 fails with a symbolic tensor and an integer.
+    """
+    try:
+        return ops.logsumexp(tensor, axis=axis)
+    except TypeError:
+        return ops.logsumexp(tensor, axis=(axis,))
 
 
 def int4_block_size(layer: keras.Layer) -> int | None:

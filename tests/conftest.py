@@ -47,23 +47,29 @@ def pytest_collection_finish():
     gc.freeze()  # what is imported by now: it stays
 
 
-# What older versions of Keras lack, and the tests that need it: files, tests,
-# or the end of one with its parameters. Nothing is skipped in the newest.
-REVERSIBLE = (
-    "test_embedding_contract.py::test_refuses_layers_that_it_cannot",
-    "test_embedding_contract.py::test_takes_the_place_of_a_keras_layer["
-    "*ReversibleEmbedding*",
-    "test_frequent_head.py::*ReversibleEmbedding*",
-)
+# What older versions of Keras lack, and the tests that need it: patterns of
+# "file::test[parameters] fixtures". Nothing is skipped in the newest.
 LACKING = (
     (
         hasattr(keras.layers, "ReversibleEmbedding"),
         "needs Keras 3.12, which has `ReversibleEmbedding`",
-        REVERSIBLE,
+        (
+            "test_embedding_contract.py::test_refuses_layers_that_it_cannot*",
+            "test_embedding_contract.py::*ReversibleEmbedding*",
+            "test_frequent_head.py::*ReversibleEmbedding*",
+            "test_compress.py::* model *",
+            "test_compress.py::* planned *",
+        ),
+    ),
+    (
+        hasattr(keras.quantizers, "Int8QuantizationConfig"),
+        "needs Keras 3.13, which has configs of quantization",
+        (
+            "test_quantization.py::test_keras_quantizes_the_layers_that_match*",
+            "test_quantization.py::test_what_keras_does_not_know_is_asked*",
+        ),
     ),
 )
-
-
 # Until Keras 3.12, a functional model that was loaded says so of each call.
 OLDER_WARNINGS = ("ignore:(?s).*structure of .inputs. doesn't match",)
 
@@ -73,11 +79,9 @@ def skip_what_keras_lacks(items):
         if has_it:
             continue
         for item in items:
-            name = item.nodeid.rpartition("/")[2].replace("[", "(")
-            if any(
-                fnmatch.fnmatch(name, f"{pattern.replace('[', '(')}*")
-                for pattern in patterns
-            ):
+            name = item.nodeid.rpartition("/")[2]
+            name = f"{name} {' '.join(item.fixturenames)} "
+            if any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 

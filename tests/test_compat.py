@@ -148,6 +148,12 @@ def test_view_keeps_the_bits(newest, monkeypatch):
     np.testing.assert_array_equal(back, [1, -2])
 
 
+def test_log_sum_exp_takes_symbolic_tensors():
+    assert _compat.log_sum_exp(keras.Input((3, 2)), -1).shape == (None, 3)
+    found = ops.convert_to_numpy(_compat.log_sum_exp(ops.zeros((2, 4)), -1))
+    np.testing.assert_allclose(found, np.log([4, 4]), rtol=1e-6)
+
+
 def test_check_can_quantize_refuses_unbuilt_layers():
     with pytest.raises(ValueError, match="isn't yet built"):
         _compat.check_can_quantize(LowRankEmbedding(9, 4, 2), "int8")
