@@ -79,7 +79,7 @@ def skip_what_keras_lacks(items):
         if has_it:
             continue
         for item in items:
-            name = item.nodeid.rpartition("/")[2]
+            name = f"{item.path.name}::{item.name}"
             name = f"{name} {' '.join(item.fixturenames)} "
             if any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
                 item.add_marker(pytest.mark.skip(reason=reason))
