@@ -191,7 +191,13 @@ def quantization_config(mode: str, config: Any) -> Any:
         raise ValueError(
             f"Contradictory arguments: mode='{mode}' but config.mode='{found}'"
         )
-    if config is None and mode == "int4":
+    # Keras 3.13 gives a config without a block to each layer of a model.
+    plain = config is None or (
+        type(config).__name__ == "Int4QuantizationConfig"
+        and not hasattr(config, "block_size")
+        and config.weight_quantizer is None
+    )
+    if mode == "int4" and plain:
         return Int4QuantizationConfig()
     return config
 

@@ -54,6 +54,11 @@ def test_quantization_config_is_resolved_and_refused_as_by_keras():
     found = _compat.quantization_config("int4", None)
     assert isinstance(found, _compat.Int4QuantizationConfig)
     assert found.block_size == 128
+    layer = built()
+    with pytest.raises(
+        ValueError, match="`config` must|Argument `config` must"
+    ):
+        layer.quantize("int4", config=5)
     with pytest.raises(ValueError, match="Contradictory"):
         _compat.quantization_config("int8", found)
 
