@@ -1,6 +1,6 @@
 """Keras layers whose vocabulary-sized tables are stored in fewer numbers."""
 
-from keras_embcomp import _moved
+from keras_embcomp import _compat, _moved
 from keras_embcomp.compression.choose import plan_compression
 from keras_embcomp.compression.compress import compress
 from keras_embcomp.compression.plan import CompressionPlan
@@ -57,6 +57,7 @@ from keras_embcomp.vocabulary.counts import count_ids
 from keras_embcomp.vocabulary.trim import trim_tokenizer, trim_vocabulary
 from keras_embcomp.vocabulary.trimming import Trimming
 
+_compat.read_newer_files()
 _moved.install()
 
 __version__ = "0.1.0"

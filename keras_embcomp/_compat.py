@@ -2,31 +2,36 @@
 
 Each function says why no public name does. `tests/test_compat.py` has a test
 for each, which fails by name when a release moves it.
+
+What older versions lack is here too, with the version that has it. The oldest
+ones that the tests ran on are Keras 3.10 and TensorFlow 2.18.
 """
 
 import contextlib
+import functools
+import inspect
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
+from keras import ops
+from keras.src import api_export, dtype_policies
 from keras.src.backend import get_keras_mask as get_mask
 from keras.src.backend import set_keras_mask as set_mask
 from keras.src.backend.common import global_state
 from keras.src.models import Functional
 from keras.src.ops.function import map_graph
 from keras.src.ops.node import KerasHistory
-from keras.src.quantizers.quantization_config import (
-    get_block_size_for_layer,
-    validate_and_resolve_config,
-)
 from keras.src.saving.object_registration import GLOBAL_CUSTOM_NAMES
 
 from keras_embcomp._types import Tensor
 
 __all__ = [
+    "KERAS_MODES",
     "Functional",
+    "Int4QuantizationConfig",
     "as_if_float",
     "call_arguments",
     "callbacks_beside",
@@ -42,23 +47,30 @@ __all__ = [
     "has_layout",
     "in_xla_context",
     "int4_block_size",
+    "is_reversible",
     "litert_schema",
+    "log_sum_exp",
     "mark_quantized",
+    "needs_keras",
     "numpy_for_tf2onnx",
     "outputs_of",
     "own_variables",
     "producer",
     "producer_name",
     "quantization_config",
+    "read_newer_files",
     "rebuilt",
     "register_as",
+    "register_policy_of_keras",
     "replace_input",
     "retrack",
+    "reversible_embedding",
     "set_cycled_rate",
     "set_mask",
     "source_policy",
     "unallocated",
     "unlocked",
+    "view",
 ]
 
 # `get_mask`, `set_mask`: Keras carries a mask as an attribute of a tensor. A
@@ -69,12 +81,98 @@ __all__ = [
 # a subclassed one.
 
 
+# Keras 3.11 to 3.13 know 4 bits, but with one scale for a whole row: neither
+# their dtype policies nor their configs have blocks. Keras 3.10 knows 8 bits
+# only. There the package has the policy and the config of Keras 3.14 itself.
+_HAS_BLOCKS = hasattr(keras.dtype_policies, "Int4DTypePolicy")
+KERAS_MODES = ("int8", "int4") if _HAS_BLOCKS else ("int8",)
+
+
+class _Int4QuantizationConfig:
+    """The part of Keras' config for 4 bits that layers of ours read."""
+
+    mode = "int4"
+
+    def __init__(self, block_size: int | None = 128) -> None:
+        if block_size is not None and (block_size < -1 or block_size == 0):
+            raise ValueError(
+                "`block_size` must be None, -1, or a positive integer. "
+                f"Received: block_size={block_size}"
+            )
+        self.block_size = block_size
+
+
+Int4QuantizationConfig: Any = (
+    keras.quantizers.Int4QuantizationConfig
+    if _HAS_BLOCKS
+    else _Int4QuantizationConfig
+)
+
+
+def needs_keras(feature: str, version: str) -> NotImplementedError:
+    """Returns the error for what an older Keras does not have."""
+    return NotImplementedError(
+        f"{feature} needs Keras {version} or later. "
+        f"Received: Keras {keras.__version__}"
+    )
+
+
+def reversible_embedding() -> type[keras.Layer]:
+    """Returns `keras.layers.ReversibleEmbedding`, which Keras 3.12 brought."""
+    if not hasattr(keras.layers, "ReversibleEmbedding"):
+        raise needs_keras("A dense `ReversibleEmbedding`", "3.12")
+    return keras.layers.ReversibleEmbedding
+
+
+def is_reversible(layer: Any) -> bool:
+    """Returns whether a layer is a `ReversibleEmbedding` of Keras."""
+    cls = getattr(keras.layers, "ReversibleEmbedding", None)
+    return cls is not None and isinstance(layer, cls)
+
+
+def view(tensor: Tensor, dtype: str) -> Tensor:
+    """Returns `ops.view` between dtypes of one size; Keras 3.10 has none."""
+    if hasattr(ops, "view"):
+        return ops.view(tensor, dtype)
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.bitcast(tensor, dtype)
+    if backend == "torch":
+        import torch
+
+        return tensor.view(getattr(torch, dtype))
+    return tensor.view(dtype)
+
+
+def log_sum_exp(tensor: Tensor, axis: int) -> Tensor:
+    """Returns `ops.logsumexp` over an axis.
+
+    Keras 3.10 fails with a symbolic tensor and an integer.
+    """
+    try:
+        return ops.logsumexp(tensor, axis=axis)
+    except TypeError:
+        return ops.logsumexp(tensor, axis=(axis,))
+
+
 def int4_block_size(layer: keras.Layer) -> int | None:
     """Returns the block of int4 that a layer's dtype policy names.
 
     The policy's class is not public.
     """
-    return get_block_size_for_layer(layer, None)
+    if _HAS_BLOCKS:
+        from keras.src.quantizers.quantization_config import (
+            get_block_size_for_layer,
+        )
+
+        return get_block_size_for_layer(layer, None)
+    policy = layer.dtype_policy
+    if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+        policy = policy[layer.path]
+    block = getattr(policy, "block_size", None)
+    return None if block == -1 else block
 
 
 def quantization_config(mode: str, config: Any) -> Any:
@@ -82,7 +180,26 @@ def quantization_config(mode: str, config: Any) -> Any:
 
     `fake_quantize` takes the same arguments, and shall refuse the same.
     """
-    return validate_and_resolve_config(mode, config)
+    if _HAS_BLOCKS:
+        from keras.src.quantizers.quantization_config import (
+            validate_and_resolve_config,
+        )
+
+        return validate_and_resolve_config(mode, config)
+    found = getattr(config, "mode", mode)
+    if found != mode:
+        raise ValueError(
+            f"Contradictory arguments: mode='{mode}' but config.mode='{found}'"
+        )
+    # Keras 3.13 gives a config without a block to each layer of a model.
+    plain = config is None or (
+        type(config).__name__ == "Int4QuantizationConfig"
+        and not hasattr(config, "block_size")
+        and config.weight_quantizer is None
+    )
+    if mode == "int4" and plain:
+        return Int4QuantizationConfig()
+    return config
 
 
 def check_can_quantize(layer: keras.Layer, mode: str) -> None:
@@ -214,6 +331,71 @@ def register_as(cls: type, name: str) -> None:
     `register_keras_serializable` would read the config with that class too.
     """
     GLOBAL_CUSTOM_NAMES[cls] = name
+
+
+def register_policy_of_keras(cls: type) -> None:
+    """Makes an older Keras take a dtype policy of ours for one that it lacks.
+
+    So files of a newer Keras load, and files that are written are the same.
+    """
+    path = f"keras.dtype_policies.{cls.__name__}"
+    api_export.register_internal_serializable([path], cls)
+    dtype_policies.ALL_OBJECTS_DICT[cls.__name__] = cls
+
+
+# Arguments that older versions of Keras lack, with the values that change
+# nothing. Newer versions write them into each file.
+_QUANTIZED = {"quantization_config": None}
+_GATE, _WINDOW = {"use_gate": False}, {"sliding_window": None}
+_LOOKUP = {"salt": None, "oov_method": "floormod"}
+_LATER: tuple[tuple[Any, dict[str, Any]], ...] = (
+    (keras.layers.Dense, _QUANTIZED),
+    (keras.layers.EinsumDense, _QUANTIZED),
+    (keras.layers.EinsumDense, {"gptq_unpacked_column_size": None}),
+    (keras.layers.Embedding, _QUANTIZED),
+    (keras.layers.MultiHeadAttention, _GATE),
+    (keras.layers.MultiHeadAttention, _WINDOW),
+    (keras.layers.GroupQueryAttention, _GATE),
+    (keras.layers.GroupQueryAttention, _WINDOW),
+    (keras.layers.IntegerLookup, _LOOKUP),
+    (keras.layers.StringLookup, _LOOKUP),
+    (
+        keras.layers.BatchNormalization,
+        {"renorm": False, "renorm_clipping": None, "renorm_momentum": 0.99},
+    ),
+    (
+        keras.initializers.VarianceScaling,
+        {"input_axes": None, "output_axes": None},
+    ),
+)
+
+
+def read_newer_files(classes: Any = _LATER) -> None:
+    """Lets an older Keras load files that a newer one wrote.
+
+    It refuses arguments that it does not know, also where they change nothing.
+    Those are dropped from configs; others it still refuses. Keras has no
+    public way: `custom_objects` are not asked for layers of its own. A class
+    that knows one of the arguments is left as it is.
+    """
+    for cls, later in classes:
+        if later.keys().isdisjoint(inspect.signature(cls.__init__).parameters):
+            cls.from_config = _without(later, cls.from_config.__func__)
+
+
+def _without(later, of_keras):
+    """Returns a `from_config` that drops arguments that change nothing."""
+
+    @functools.wraps(of_keras)
+    def from_config(cls, config):
+        kept = {
+            name: value
+            for name, value in config.items()
+            if name not in later or value != later[name]
+        }
+        return of_keras(cls, kept)
+
+    return classmethod(from_config)
 
 
 def call_arguments(layer: keras.Layer) -> Iterator[tuple[tuple, dict]]:

@@ -1,6 +1,7 @@
 """What every test shares: seeds, and a compiler for the backend in use."""
 
 import collections
+import fnmatch
 import gc
 import os
 
@@ -9,6 +10,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import pytest
+
+from keras_embcomp import _compat
 
 
 @pytest.fixture(autouse=True)
@@ -44,8 +47,46 @@ def pytest_collection_finish():
     gc.freeze()  # what is imported by now: it stays
 
 
+# What older versions of Keras lack, and the tests that need it: patterns of
+# "file::test[parameters] fixtures". Nothing is skipped in the newest.
+LACKING = (
+    (
+        hasattr(keras.layers, "ReversibleEmbedding"),
+        "needs Keras 3.12, which has `ReversibleEmbedding`",
+        (
+            "test_embedding_contract.py::test_refuses_layers_that_it_cannot*",
+            "test_frequent_head.py::*ReversibleEmbedding*",
+            "test_compress.py::* model *",
+            "test_compress.py::* planned *",
+        ),
+    ),
+    (
+        hasattr(keras.quantizers, "Int8QuantizationConfig"),
+        "needs Keras 3.13, which has configs of quantization",
+        (
+            "test_quantization.py::test_keras_quantizes_the_layers_that_match*",
+            "test_quantization.py::test_what_keras_does_not_know_is_asked*",
+        ),
+    ),
+)
+# Until Keras 3.12, a functional model that was loaded says so of each call.
+OLDER_WARNINGS = ("ignore:(?s).*structure of .inputs. doesn't match",)
+
+
+def skip_what_keras_lacks(items):
+    for has_it, reason, patterns in LACKING:
+        if has_it:
+            continue
+        for item in items:
+            name = f"{item.path.name}::{item.name}"
+            name = f"{name} {' '.join(item.fixturenames)} "
+            if any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    skip_what_keras_lacks(items)
     if keras.backend.backend() != "tensorflow":
         skip = pytest.mark.skip(reason="needs the TensorFlow backend")
         for item in items:
@@ -54,6 +95,9 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_configure(config):
+    if "int4" not in _compat.KERAS_MODES:
+        for line in OLDER_WARNINGS:
+            config.addinivalue_line("filterwarnings", line)
     config.addinivalue_line(
         "markers", "tensorflow_only: exports, and what uses them"
     )

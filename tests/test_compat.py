@@ -52,10 +52,111 @@ def test_int4_block_size_is_that_of_the_policy():
 
 def test_quantization_config_is_resolved_and_refused_as_by_keras():
     found = _compat.quantization_config("int4", None)
-    assert isinstance(found, keras.quantizers.Int4QuantizationConfig)
+    assert isinstance(found, _compat.Int4QuantizationConfig)
     assert found.block_size == 128
+    layer = built()
+    with pytest.raises(
+        ValueError, match="`config` must|Argument `config` must"
+    ):
+        layer.quantize("int4", config=5)
     with pytest.raises(ValueError, match="Contradictory"):
         _compat.quantization_config("int8", found)
+
+
+def test_keras_modes_are_those_whose_policies_have_blocks():
+    policies = keras.dtype_policies
+    assert ("int4" in _compat.KERAS_MODES) == hasattr(
+        policies, "Int4DTypePolicy"
+    )
+    config = _compat.Int4QuantizationConfig(block_size=32)
+    assert (config.mode, config.block_size) == ("int4", 32)
+    with pytest.raises(ValueError, match="block_size=0"):
+        _compat.Int4QuantizationConfig(block_size=0)
+
+
+def test_int4_is_written_and_read_as_newer_keras_does():
+    layer = built()
+    layer.quantize("int4")
+    config = keras.saving.serialize_keras_object(layer)
+    assert config["config"]["dtype"] == {
+        "module": "keras.dtype_policies",
+        "class_name": "Int4DTypePolicy",
+        "config": {"mode": "int4/128", "source_name": "float32"},
+        "registered_name": None,
+    }
+    again = keras.saving.deserialize_keras_object(config)
+    assert again.dtype_policy == layer.dtype_policy
+    assert _compat.int4_block_size(again) == 128
+
+
+def test_register_policy_of_keras_writes_and_reads_the_path_of_keras():
+    class LaterPolicy(keras.DTypePolicy):
+        pass
+
+    _compat.register_policy_of_keras(LaterPolicy)
+    config = keras.saving.serialize_keras_object(LaterPolicy("float32"))
+    assert config["module"] == "keras.dtype_policies"
+    assert config["class_name"] == "LaterPolicy"
+    again = keras.dtype_policies.deserialize(config)
+    assert isinstance(again, LaterPolicy)
+
+
+def test_read_newer_files_drops_what_changes_nothing():
+    class Older(keras.layers.Layer):
+        def __init__(self, units, **kwargs):
+            super().__init__(**kwargs)
+            self.units = units
+
+    _compat.read_newer_files([(Older, {"later": None})])
+    assert Older.from_config({"units": 3, "later": None}).units == 3
+    with pytest.raises(TypeError, match="later"):
+        Older.from_config({"units": 3, "later": 1})
+    before = Older.from_config
+    _compat.read_newer_files([(Older, {"units": 3})])
+    assert Older.from_config == before
+
+
+def test_keras_with_all_arguments_is_left_as_it_is():
+    if "int4" not in _compat.KERAS_MODES:
+        pytest.skip("an older Keras, which lacks some")
+    for cls, _ in _compat._LATER:
+        code = cls.from_config.__func__.__code__
+        assert "keras_embcomp" not in code.co_filename, cls
+
+
+def test_needs_keras_names_the_feature_and_both_versions():
+    error = _compat.needs_keras("A thing", "9.1")
+    assert str(error) == (
+        f"A thing needs Keras 9.1 or later. Received: Keras {keras.__version__}"
+    )
+
+
+def test_a_reversible_embedding_is_told_or_said_to_be_missing(monkeypatch):
+    assert not _compat.is_reversible(keras.layers.Embedding(3, 2))
+    if hasattr(keras.layers, "ReversibleEmbedding"):
+        cls = _compat.reversible_embedding()
+        assert _compat.is_reversible(cls(3, 2))
+        monkeypatch.delattr(keras.layers, "ReversibleEmbedding")
+    assert not _compat.is_reversible(keras.layers.Embedding(3, 2))
+    with pytest.raises(NotImplementedError, match="needs Keras 3.12 or later"):
+        _compat.reversible_embedding()
+
+
+@pytest.mark.parametrize("newest", [True, False])
+def test_view_keeps_the_bits(newest, monkeypatch):
+    if not newest:
+        monkeypatch.delattr(ops, "view", raising=False)
+    found = _compat.view(ops.convert_to_tensor([1.0, -2.0]), "int32")
+    expected = np.array([1.0, -2.0], "float32").view("int32")
+    np.testing.assert_array_equal(ops.convert_to_numpy(found), expected)
+    back = ops.convert_to_numpy(_compat.view(found, "float32"))
+    np.testing.assert_array_equal(back, [1, -2])
+
+
+def test_log_sum_exp_takes_symbolic_tensors():
+    assert _compat.log_sum_exp(keras.Input((3, 2)), -1).shape == (None, 3)
+    found = ops.convert_to_numpy(_compat.log_sum_exp(ops.zeros((2, 4)), -1))
+    np.testing.assert_allclose(found, np.log([4, 4]), rtol=1e-6)
 
 
 def test_check_can_quantize_refuses_unbuilt_layers():

@@ -28,12 +28,12 @@ esac
 PYTHON3 = """#!/usr/bin/env bash
 case "$*" in
   *version_info*) echo "$PYTHON_VERSION" ;;
-  "-m venv .venv")
-    mkdir -p .venv/bin
+  "-m venv "*)
+    mkdir -p "$3/bin"
     [ -e "$MACHINE/bin/python$PYTHON_VERSION-venv" ] || exit 1
     for name in python pip ruff mypy mkdocs lint-imports twine; do
-      cat "$MACHINE/program" >.venv/bin/$name
-      chmod +x .venv/bin/$name
+      cat "$MACHINE/program" >"$3/bin/$name"
+      chmod +x "$3/bin/$name"
     done
     ;;
 esac
@@ -306,8 +306,31 @@ def test_quick_does_not_install_again_unless_setup_cfg_changed(machine):
     assert len(machine.asked("pip install")) == 2
 
 
+def test_versions_makes_an_environment_for_each_pair_where_it_is_missing(
+    machine,
+):
+    machine = machine()
+    for _ in range(2):
+        code, lines = machine.run("versions")
+        assert code == 0, lines
+    steps = [name.split("-")[0] for name in named(lines, "ok")]
+    assert steps == ["install", "install", "tests", "tests"]
+    pairs = [
+        re.findall("(?:tensorflow|keras)==([0-9.]+)", line)
+        for line in machine.asked("pip install")
+    ]
+    assert len(pairs) == 2, "the second run installs nothing"
+    declared = (ROOT / "setup.cfg").read_text()
+    for name, version in zip(("tensorflow", "keras"), pairs[0], strict=True):
+        assert f"{name}>={version.rpartition('.')[0]},<" in declared
+    assert not machine.asked("ruff")
+
+
 def test_only_known_words_are_taken(machine):
-    assert machine().run("quik") == (2, ["Usage: bash .ci/run [quick]"])
+    assert machine().run("quik") == (
+        2,
+        ["Usage: bash .ci/run [quick | versions]"],
+    )
 
 
 def processes_in(folder):

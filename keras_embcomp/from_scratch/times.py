@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_embcomp._compat import reversible_embedding
 from keras_embcomp.deploy.litert.export import export_litert
 from keras_embcomp.from_scratch.suggestions import Suggestion
 from keras_embcomp.reporting.costs import (
@@ -97,7 +98,7 @@ def _dense(suggestion):
     if suggestion.side == "softmax":
         return keras.layers.Dense(vocabulary, use_bias=suggestion.use_bias)
     if suggestion.side == "tied":
-        return keras.layers.ReversibleEmbedding(vocabulary, width)
+        return reversible_embedding()(vocabulary, width)
     return keras.layers.Embedding(vocabulary, width)
 
 

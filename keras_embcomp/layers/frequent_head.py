@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_embcomp._compat import is_reversible
 from keras_embcomp._types import Array, ArrayLike, Tensor
 from keras_embcomp.checks import at_most, frequency_weights, positive_int
 from keras_embcomp.layers.base import Compressed, CompressedEmbedding
@@ -169,7 +170,7 @@ def _vocabulary(layer):
         return layer.dense_shape[0]
     if isinstance(layer, keras.layers.Dense) and layer.built:
         return layer.units
-    if isinstance(layer, keras.layers.ReversibleEmbedding) and layer.built:
+    if is_reversible(layer) and layer.built:
         return layer.input_dim
     raise ValueError(
         "`layer` must be a built `Dense`, `ReversibleEmbedding` or compressed "

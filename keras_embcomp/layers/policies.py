@@ -4,9 +4,9 @@ from typing import Any
 
 import keras
 
+from keras_embcomp._compat import KERAS_MODES, register_policy_of_keras
 from keras_embcomp.numerics.quantized import MODES
 
-KERAS_MODES = ("int8", "int4")
 OWN_MODES = tuple(mode for mode in MODES if mode not in KERAS_MODES)
 BLOCK = 128  # as Keras' default for 4 bits
 
@@ -23,9 +23,11 @@ class SmallDTypePolicy(keras.DTypePolicy):
         source_name: The name of the policy of floats.
     """
 
+    modes: tuple[str, ...] = ("int2", "ternary")
+
     def __init__(self, mode: str, source_name: str | None = None) -> None:
         super().__init__(source_name)
-        self._mode, self.block_size = parsed(mode, "mode", OWN_MODES)
+        self._mode, self.block_size = parsed(mode, "mode", self.modes)
         self._source_name = super().name
 
     @property
@@ -51,12 +53,27 @@ class SmallDTypePolicy(keras.DTypePolicy):
         return f'<{type(self).__name__} "{self.name}">'
 
 
+class Int4DTypePolicy(SmallDTypePolicy):
+    """The policy of 4 bits in blocks, for a Keras that does not have it."""
+
+    modes = ("int4",)
+
+
+if "int4" in OWN_MODES:
+    register_policy_of_keras(Int4DTypePolicy)
+
+
 def policy_named(policy: Any) -> Any:
     """Returns what `dtype` may be, with a name of ours as a policy."""
     if isinstance(policy, str):
         mode, found, source = policy.partition("_from_")
-        if found and mode.partition("/")[0] in OWN_MODES:
-            return SmallDTypePolicy(mode, source)
+        if not found or mode.partition("/")[0] not in OWN_MODES:
+            return policy
+        if mode == "int4":  # to Keras, without a block: a scale for a row
+            mode = "int4/-1"
+        if mode.startswith("int4"):
+            return Int4DTypePolicy(mode, source)
+        return SmallDTypePolicy(mode, source)
     return policy
 
 

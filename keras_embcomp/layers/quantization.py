@@ -55,10 +55,10 @@ class Quantizable(keras.layers.Layer):
 
         @functools.wraps(of_keras)
         def quantize(mode=None, config=None, **arguments):
-            if mode not in OWN_MODES:
+            own = mode or getattr(config, "mode", None)
+            if own not in OWN_MODES:
                 return of_keras(mode, config=config, **arguments)
-            _check_arguments(layer, mode, config)
-            return layer._quantize(mode, config)
+            return layer._quantize(own, _checked_config(layer, own, config))
 
         layer.quantize = quantize
         return layer
@@ -112,7 +112,7 @@ class Quantizable(keras.layers.Layer):
             return _format(*parsed(self.fake_quantization, "")), True
         _check_mode(mode)
         mark_quantized(self)
-        if mode in OWN_MODES:
+        if mode in OWN_MODES and mode != "int4":
             return _format(mode, self.dtype_policy.block_size), False
         return _format(mode, int4_block_size(self)), False
 
@@ -209,7 +209,7 @@ class Quantizable(keras.layers.Layer):
         """
         _check_mode(mode)
         if mode in OWN_MODES:
-            _check_arguments(self, mode, config)
+            config = _checked_config(self, mode, config)
         else:
             config = quantization_config(mode, config)
             check_can_quantize(self, mode)
@@ -321,8 +321,10 @@ def _check_mode(mode):
         )
 
 
-def _check_arguments(layer, mode, config):
-    """Raises what Keras raises for its modes, for those that it lacks."""
+def _checked_config(layer, mode, config):
+    """Returns the config of a mode that Keras lacks; raises what it raises."""
+    if mode == "int4":
+        config = quantization_config(mode, config)
     if config is not None and not hasattr(config, "block_size"):
         raise ValueError(
             "`config` must have a `block_size`, as `Int4QuantizationConfig` "
@@ -338,6 +340,7 @@ def _check_arguments(layer, mode, config):
             f"Layer '{layer.name}' is already quantized. "
             f"Received: mode={mode}, of {layer.dtype_policy.name}"
         )
+    return config
 
 
 def _block(config):

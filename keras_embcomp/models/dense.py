@@ -9,6 +9,7 @@ from keras_embcomp._compat import (
     Functional,
     children,
     every_layer,
+    reversible_embedding,
     source_policy,
 )
 from keras_embcomp._types import Array
@@ -54,7 +55,7 @@ def _may_reverse(model, layer):
 
 def _reversible(layer):
     """Returns a `ReversibleEmbedding` for a `TwoSidedEmbedding`."""
-    dense = keras.layers.ReversibleEmbedding(
+    dense: Any = reversible_embedding()(
         *_table(layer.embedding).shape,
         tie_weights=layer.head is None,
         mask_zero=layer.mask_zero,
@@ -92,7 +93,7 @@ def _dense(layer, may_reverse):
     if is_embedding(layer):
         dense_class = keras.layers.Embedding
         if may_reverse:
-            dense_class = keras.layers.ReversibleEmbedding
+            dense_class = reversible_embedding()
         dense = dense_class(
             *table.shape, mask_zero=layer.mask_zero, **_common(layer)
         )

@@ -5,7 +5,12 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_embcomp._compat import call_arguments, children
+from keras_embcomp._compat import (
+    call_arguments,
+    children,
+    is_reversible,
+    reversible_embedding,
+)
 from keras_embcomp._types import Array, ArrayLike
 from keras_embcomp.checks import finite_table, frequency_weights
 from keras_embcomp.layers.base import Compressed, CompressedEmbedding
@@ -14,10 +19,6 @@ from keras_embcomp.layers.two_sided import TwoSidedEmbedding
 
 LEAST_UNITS = 1_000
 _WRAPPERS = (keras.layers.Wrapper, TwoSidedEmbedding)
-_EMBEDDING_CALLS = (
-    keras.layers.Embedding.call,
-    keras.layers.ReversibleEmbedding.call,
-)
 
 
 class Place(NamedTuple):
@@ -235,7 +236,9 @@ def _is_table(layer, hidden):
     call = type(layer).call
     if layer.quantization_mode is not None or not layer.built:
         return False
-    if call in _EMBEDDING_CALLS or is_bag(layer):
+    if call is keras.layers.Embedding.call or is_bag(layer):
+        return True
+    if is_reversible(layer) and call is reversible_embedding().call:
         return True
     if call is not keras.layers.Dense.call:
         return False

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from keras import ops
 
+from keras_embcomp._compat import log_sum_exp
 from keras_embcomp._types import Tensor
 
 _SHORTEST_RUN = 8
@@ -112,7 +113,7 @@ def log_probabilities(blocks: Sequence[Tensor], positions: Tensor) -> Tensor:
         if block.dtype != "float64":
             block = ops.cast(block, "float32")
         size = block.shape[-1]
-        totals.append(ops.logsumexp(block, axis=-1))
+        totals.append(log_sum_exp(block, axis=-1))
         place = positions - start
         inside = ops.logical_and(place >= 0, place < size)
         place = ops.expand_dims(ops.clip(place, 0, size - 1), -1)
@@ -121,4 +122,4 @@ def log_probabilities(blocks: Sequence[Tensor], positions: Tensor) -> Tensor:
         start += size
     if len(totals) == 1:
         return own - totals[0]
-    return own - ops.logsumexp(ops.stack(totals, axis=-1), axis=-1)
+    return own - log_sum_exp(ops.stack(totals, axis=-1), axis=-1)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_embcomp._compat import set_mask
+from keras_embcomp._compat import log_sum_exp, set_mask
 from keras_embcomp._types import Tensor
 from keras_embcomp.checks import positive_int
 from keras_embcomp.layers.base import Compressed
@@ -237,7 +237,7 @@ def _sums(head, tokens, block_size, with_totals):
             totals = totals + total
         start = end
     if len(logsumexps) > 1:
-        logsumexps = [ops.logsumexp(ops.stack(logsumexps), axis=0)]
+        logsumexps = [log_sum_exp(ops.stack(logsumexps), axis=0)]
     return logsumexps[0], totals
 
 
@@ -253,7 +253,7 @@ def _sampled(head, tokens, ids, own, num_sampled, seed):
     other = ops.not_equal(ops.expand_dims(ids, 1), drawn)
     logits = ops.where(other, logits, -1e30)
     every = ops.concatenate([ops.expand_dims(own, 1), logits], axis=1)
-    return ops.logsumexp(every, axis=1)
+    return log_sum_exp(every, axis=1)
 
 
 def log_uniform_units(

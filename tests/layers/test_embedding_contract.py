@@ -254,8 +254,8 @@ def test_a_covariance_lowers_the_error_of_the_logits(case, generator):
 
 def test_takes_the_place_of_a_keras_layer(case):
     # What reads either is the same for each method: they take turns.
-    classes = keras.layers.Embedding, keras.layers.ReversibleEmbedding
-    dense = classes[EMBEDDINGS.index(case) % 2](
+    name = ("Embedding", "ReversibleEmbedding")[EMBEDDINGS.index(case) % 2]
+    dense = getattr(keras.layers, name, keras.layers.Embedding)(
         VOCABULARY,
         WIDTH,
         mask_zero=True,

@@ -8,10 +8,6 @@ import numpy as np
 import pytest
 from cases import EMBEDDINGS, SOFTMAXES, VOCABULARY, WIDTH
 from keras import ops
-from keras.quantizers import (
-    Int4QuantizationConfig,
-    Int8QuantizationConfig,
-)
 from random_layers import (
     BOTH,
     BOTH_IN_TURN,
@@ -25,6 +21,7 @@ from random_layers import (
 )
 
 import keras_embcomp
+from keras_embcomp._compat import Int4QuantizationConfig
 from keras_embcomp.layers.policies import SmallDTypePolicy, policy_named
 
 # Keras' `model.quantize` says so of each layer that has no weights.
@@ -333,7 +330,7 @@ def test_what_keras_does_not_know_is_asked_of_the_layer(mode):
         model.quantize(mode)
     for method in (layer.quantize, layer.fake_quantize):
         with pytest.raises(ValueError, match="`config` must have a `block_si"):
-            method(mode, config=Int8QuantizationConfig())
+            method(mode, config=keras.quantizers.Int8QuantizationConfig())
     assert layer.quantization_mode is None
 
 

@@ -75,7 +75,8 @@ def model_of(case, layer):
 
 def quantize(model, mode):
     """Quantizes a model's layer, by Keras where it takes the mode."""
-    owner = model if mode in ("int8", "int4") else model.layers[-1]
+    modes = keras.src.dtype_policies.QUANTIZATION_MODES
+    owner = model if mode in modes else model.layers[-1]
     owner.quantize(mode)
 
 

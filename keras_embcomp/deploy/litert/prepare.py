@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_embcomp._compat import every_layer
+from keras_embcomp._compat import Int4QuantizationConfig, every_layer
 from keras_embcomp.layers.base import (
     Compressed,
     CompressedEmbedding,
@@ -165,7 +165,7 @@ def _quantize(layer, table_format):
         mode, block = parsed(table_format, "table_format")
         config = None
         if mode != "int8":
-            config = keras.quantizers.Int4QuantizationConfig(block_size=block)
+            config = Int4QuantizationConfig(block_size=block)
         layer.quantize(mode, config=config)
     if layer.lora_enabled:
         layer._pack_difference()

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_embcomp._compat import view
 from keras_embcomp._types import Array, Tensor
 from keras_embcomp.numerics.loops import Output, scan
 
@@ -194,13 +195,13 @@ def _least_by_keys(new: int, lost: Tensor) -> tuple[Tensor, Tensor]:
     """
     states, count = lost.shape
     numbers = 2**new - 1
-    keys = ops.bitwise_and(ops.view(lost, "int32"), ~numbers)
+    keys = ops.bitwise_and(view(lost, "int32"), ~numbers)
     keys = ops.reshape(keys, (2**new, states >> new, count))
     high = ops.arange(2**new, dtype="int32")
     keys = ops.bitwise_or(keys, ops.reshape(high, (-1, 1, 1)))
     least = ops.min(keys, axis=0)
     dropped = ops.bitwise_and(least, numbers)
-    return ops.view(ops.bitwise_and(least, ~numbers), "float32"), dropped
+    return view(ops.bitwise_and(least, ~numbers), "float32"), dropped
 
 
 def _least_by_halves(new: int, lost: Tensor) -> tuple[Tensor, Tensor]:
