@@ -1,6 +1,7 @@
 """Argument checks shared by the constructors and the numerics."""
 
 import numbers
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,16 @@ def positive_number(name: str, value: Any) -> float:
             f"Received: {name}={value}"
         )
     return float(value)
+
+
+def one_of(name: str, value: Any, known: Iterable[Any]) -> None:
+    """Raises a `ValueError` unless `value` is one of those that are known."""
+    known = tuple(known)
+    if value not in known:
+        raise ValueError(
+            f"`{name}` must be one of {', '.join(map(str, known))}. "
+            f"Received: {name}={value}"
+        )
 
 
 def at_most(name: str, value: float, bound_name: str, bound: float) -> None:

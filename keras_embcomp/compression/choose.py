@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from keras_embcomp.checks import frequency_weights, positive_number
+from keras_embcomp.checks import frequency_weights, one_of, positive_number
 from keras_embcomp.compression.candidates import (
     arguments_for,
     fitted,
@@ -166,17 +166,8 @@ def check_goal(**goals: float | None) -> None:
 
 def tries_of(name: str, effort: str = "low") -> list[Try]:
     """Returns the methods and number formats to try for a method's name."""
-    if effort not in EFFORTS:
-        raise ValueError(
-            f"`effort` must be one of {', '.join(EFFORTS)}. "
-            f"Received: effort={effort}"
-        )
-    names = [method.name for method in METHODS]
-    if name != "auto" and name not in names:
-        raise ValueError(
-            f"`method` must be one of auto, {', '.join(names)}. "
-            f"Received: method={name}"
-        )
+    one_of("effort", effort, EFFORTS)
+    one_of("method", name, ("auto", *(method.name for method in METHODS)))
     if name == "auto":
         return [
             (method, form, effort)

@@ -6,6 +6,7 @@ import numbers
 from typing import Any
 
 from keras_embcomp._compat import unallocated
+from keras_embcomp.checks import one_of
 from keras_embcomp.compression.candidates import structure_bytes, structured
 from keras_embcomp.layers.base import Compressed, CompressedEmbedding
 from keras_embcomp.layers.method import Arguments, Shape
@@ -42,12 +43,7 @@ def check_structure(
     Raises:
         ValueError: if there is none; names the field.
     """
-    names = [method.name for method in METHODS]
-    if method not in ["keep", *names]:
-        raise ValueError(
-            f"`method` must be one of keep, {', '.join(names)}. "
-            f"Received: method={method!r}"
-        )
+    one_of("method", method, ("keep", *(one.name for one in METHODS)))
     if method == "keep":  # what the entry said of a method does not count
         return None
     found = method_named(method)

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_embcomp._compat import unallocated
 from keras_embcomp._types import ArrayLike
-from keras_embcomp.checks import frequency_weights, positive_int
+from keras_embcomp.checks import frequency_weights, one_of, positive_int
 from keras_embcomp.compression.choose import UnreachableError, check_goal
 from keras_embcomp.from_scratch.suggestions import (
     Suggestion,
@@ -77,8 +77,8 @@ def suggest_layers(
     (1, 3, 128)
     """
     shape = positive_int("vocabulary", vocabulary), positive_int("width", width)
-    _check_one_of("side", side, SIDES)
-    _check_one_of("target", target, TARGETS)
+    one_of("side", side, SIDES)
+    one_of("target", target, TARGETS)
     check_goal(ratio=ratio, max_bytes=max_bytes)
     if frequencies is not None:
         frequency_weights(frequencies, shape[0])
@@ -111,14 +111,6 @@ def suggest_layers(
         if (why := _why_unsuited(one, budget))
     }
     return Suggestions(layers, unsuited, _notes(layers[0], frequencies))
-
-
-def _check_one_of(name, value, known):
-    if value not in known:
-        raise ValueError(
-            f"`{name}` must be one of {', '.join(known)}. "
-            f"Received: {name}={value!r}"
-        )
 
 
 @contextlib.contextmanager

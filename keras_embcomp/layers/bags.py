@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_embcomp.checks import one_of
 from keras_embcomp.layers.base import CompressedEmbedding, NarrowTable
 from keras_embcomp.layers.execution import naming_ids
 from keras_embcomp.numerics.bags import Bags, bags_of
@@ -69,11 +70,7 @@ class EmbedReduce(keras.layers.Wrapper):
                 "`layer` must be an `Embedding` of Keras or a compressed one. "
                 f"Received: layer={layer!r}"
             )
-        if combiner not in _COMBINERS:
-            raise ValueError(
-                f"`combiner` must be one of {', '.join(_COMBINERS)}. "
-                f"Received: combiner={combiner!r}"
-            )
+        one_of("combiner", combiner, _COMBINERS)
         super().__init__(layer, **kwargs)
         self.combiner = combiner
         self.supports_masking = True

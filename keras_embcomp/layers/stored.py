@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_embcomp.checks import one_of
 from keras_embcomp.layers.base import Compressed
 
 _STORED = ("float32", "int8")
@@ -14,11 +15,7 @@ class StoredFactors(Compressed):
     """A table whose factors are floats that train, or integers of a file."""
 
     def _set_factors_dtype(self, factors_dtype: str) -> None:
-        if factors_dtype not in _STORED:
-            raise ValueError(
-                f"`factors_dtype` must be one of {', '.join(_STORED)}. "
-                f"Received: factors_dtype={factors_dtype}"
-            )
+        one_of("factors_dtype", factors_dtype, _STORED)
         self.factors_dtype = factors_dtype
 
     def _add_integers(

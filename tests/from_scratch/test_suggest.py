@@ -245,11 +245,11 @@ def test_no_dense_layer_is_made_that_would_be_large(monkeypatch):
         (
             {"side": "input"},
             "`side` must be one of embedding, softmax, tied. "
-            "Received: side='input'",
+            "Received: side=input",
         ),
         (
             {"target": "tpu"},
-            "`target` must be one of keras, litert. Received: target='tpu'",
+            "`target` must be one of keras, litert. Received: target=tpu",
         ),
         (
             {"ratio": None},

@@ -217,7 +217,7 @@ def test_half_precision_is_the_embeddings():
         (
             (keras.layers.Embedding(3, 2), "max"),
             "`combiner` must be one of mean, sum, sqrtn. "
-            "Received: combiner='max'",
+            "Received: combiner=max",
         ),
     ],
 )

@@ -11,6 +11,7 @@ from keras_embcomp.checks import (
     at_most,
     frequency_weights,
     natural_number,
+    one_of,
     positive_int,
 )
 from keras_embcomp.layers.base import Resizing
@@ -74,11 +75,7 @@ class TrellisCodedTable(StoredFactors):
             num_parts = positive_int("num_parts", num_parts)
         self.num_parts = num_parts
         self.part_width = positive_int("part_width", part_width)
-        if step_bits not in _STEPS:
-            raise ValueError(
-                f"`step_bits` must be one of {', '.join(map(str, _STEPS))}. "
-                f"Received: step_bits={step_bits}"
-            )
+        one_of("step_bits", step_bits, _STEPS)
         self.step_bits = int(step_bits)
         self.state_bits = positive_int("state_bits", state_bits)
         least = max(_LEAST_STATE_BITS, self.step_bits)
