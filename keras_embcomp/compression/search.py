@@ -58,7 +58,7 @@ class Trial:
 class PlanSearch:
     """How the smallest plan was found.
 
-    Attributes:
+    Args:
         plan: The smallest plan that was tried whose score is high enough.
         model: The model that it makes.
         trials: Every plan that was tried, in order.

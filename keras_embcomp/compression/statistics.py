@@ -23,7 +23,7 @@ from keras_embcomp.numerics.covariance import Turning
 class ModelStatistics(NamedTuple):
     """What data do to the tables of a model.
 
-    Attributes:
+    Args:
         tables: `TableStatistics` by path of the table.
         seconds: How long the pass took.
     """
@@ -71,8 +71,8 @@ def table_statistics(
     >>> words = keras.layers.Embedding(2_000, 32, name="words")
     >>> model = keras.Sequential([keras.Input((4,), dtype="int32"), words])
     >>> found = table_statistics(model, np.array([[0, 1, 1, 2]], "int32"))
-    >>> found.tables["words"].counts[:4]
-    array([1., 2., 1., 0.])
+    >>> found.tables["words"].counts[:3]
+    array([1., 2., 1.])
 
     Reference:
     - [Chen et al., 2021](https://openreview.net/forum?id=b6zgiIEUq4R), of the

@@ -19,7 +19,7 @@ _MOST = 0.5  # of all ids: one that has more is told
 class TableStatistics(NamedTuple):
     """What data do to one table.
 
-    Attributes:
+    Args:
         counts: float64 array of shape `(vocabulary,)`. How often each row is
             looked up; rows that the data do not have share what Good and Turing
             expect of them, as many as were seen once. Of an output layer, the
