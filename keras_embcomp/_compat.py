@@ -242,7 +242,24 @@ def every_layer(model: keras.Layer) -> list[keras.Layer]:
 
     `keras.Model.layers` does not look into layers.
     """
-    return list(model._flatten_layers())
+    found = list(model._flatten_layers())
+    for layer in list(found):
+        for unseen in _untracked(layer):
+            found.extend(unseen._flatten_layers())
+    return found
+
+
+def _untracked(layer: keras.Layer) -> list[keras.Layer]:
+    """Returns the preprocessor of a task that Keras does not know of.
+
+    On PyTorch, keras-hub sets the attributes of its tasks past Keras.
+    """
+    preprocessor = getattr(layer, "preprocessor", None)
+    if not isinstance(preprocessor, keras.Layer):
+        return []
+    tracked = layer._flatten_layers(include_self=False, recursive=False)
+    known = any(preprocessor is held for held in tracked)
+    return [] if known else [preprocessor]
 
 
 def children(layer: keras.Layer) -> list[keras.Layer]:
@@ -253,11 +270,12 @@ def children(layer: keras.Layer) -> list[keras.Layer]:
     they are there only once it is built.
     """
     graph = getattr(layer, "_functional", None)
-    return [
+    tracked = [
         held
         for held in layer._flatten_layers(include_self=False, recursive=False)
         if held is not graph and not isinstance(held, keras.layers.InputLayer)
     ]
+    return tracked + _untracked(layer)
 
 
 def own_variables(layer: keras.Layer) -> list[keras.Variable]:
