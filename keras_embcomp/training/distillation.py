@@ -86,6 +86,7 @@ class EmbeddingDistiller(keras.Model):
         self.output_weight = _share("output_weight", output_weight)
         if output_loss is not None:
             _check_output_loss(output_loss, teacher)
+            output_loss = of_probabilities(output_loss)
         self.student = student
         self.output_loss = output_loss
         layers = _compressed_layers(student)
@@ -189,6 +190,29 @@ def _check_output_loss(output_loss, teacher):
             "of layers, use `keras.distillation.Distiller`. "
             f"Received: output_loss={output_loss!r}"
         )
+
+
+def of_probabilities(output_loss: Any) -> Any:
+    """Returns a loss of logits whose divergence is that of probabilities.
+
+    The `LogitsDistillation` of Keras 3.15 takes the softmax before the class
+    `KLDivergence`, but makes a function of the name `"kl_divergence"`, which is
+    its default, and gives that the logits themselves.
+    """
+    distillation = getattr(keras, "distillation", None)
+    if type(output_loss) is not getattr(
+        distillation, "LogitsDistillation", None
+    ):
+        return output_loss
+    losses = keras.tree.map_structure(
+        lambda loss: (
+            keras.losses.KLDivergence()
+            if loss is keras.losses.kl_divergence
+            else loss
+        ),
+        output_loss.loss,
+    )
+    return type(output_loss)(output_loss.temperature, losses)
 
 
 def _compressed_layers(student):
