@@ -32,7 +32,7 @@ from keras_embcomp import (
 from keras_embcomp.text_tables import markdown
 
 RATIOS = 5, 8, 10, 20, 30
-STEPS, RATE = 100, 1e-3
+STEPS, RATE = 100, 1e-4
 METHODS = {
     "low rank": "low_rank",
     "GroupReduce": "group_reduce",
