@@ -101,6 +101,7 @@ def recover(small, model, inputs, targets, known):
         model.loss,
     )
     trained.fit(inputs, targets, BATCH_SIZE, shuffle=False, verbose=2)
+    model.trainable = True  # which a distiller sets to False
 
 
 def measured(name, model, data, counts, found):
