@@ -139,8 +139,6 @@ class TableSums:
                 f"without an id or a hidden state for '{self.path}'"
             )
         self._warn(looked_up)
-        lookups = with_unseen(self.lookups)
-        counts = [x / x.sum() for x in (lookups, self.weights) if x.any()]
         moments = [
             x / np.trace(x)
             for x in (self.moments, self.gradients)
@@ -153,14 +151,17 @@ class TableSums:
                 x / self.states for x in (self.moments, self.total)
             )
         positions = int(looked_up + self.states)
-        if not self.weights.any():
-            return TableStatistics(lookups, covariance, mean, positions)
         return TableStatistics(
-            positions * sum(counts) / len(counts) if counts else None,
-            covariance,
-            mean,
-            positions,
+            self._counts(positions), covariance, mean, positions
         )
+
+    def _counts(self, positions):
+        """Returns how much each row counts, or `None` if it is not known."""
+        lookups = with_unseen(self.lookups) if self.lookups.any() else None
+        if not self.weights.any():
+            return lookups
+        known = [x for x in (lookups, self.weights) if x is not None]
+        return positions * sum(x / x.sum() for x in known) / len(known)
 
     def _warn(self, looked_up):
         """Warns of data that say little, or of one id alone."""

@@ -111,6 +111,16 @@ def test_only_what_is_recorded_is_seen(ids):
     assert "call" not in vars(layer)
 
 
+def test_an_output_that_is_no_softmax_has_no_counts(ids):
+    words = keras.Input((LENGTH,), dtype="int32")
+    mean = layers.GlobalAveragePooling1D()(layers.Embedding(50, WIDTH)(words))
+    head = layers.Dense(WORDS, activation="tanh", name="next")
+    model = keras.Model(words, head(mean))
+    data = np.minimum(ids, 49)
+    assert table_statistics(model, data).tables["next"].counts is None
+    compress(model, ratio=6, method="low_rank", data=data)
+
+
 def test_a_tied_table_has_both(generator):
     model = small_gpt2(WORDS, WIDTH)
     tokens = generator.integers(1, WORDS, (4, 8)).astype("int32")
