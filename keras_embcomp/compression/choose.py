@@ -19,7 +19,6 @@ from keras_embcomp.layers.method import EFFORTS, Method
 from keras_embcomp.layers.methods import METHODS, method_named
 from keras_embcomp.models.find import Table
 from keras_embcomp.numerics.blocks import row_blocks, squared_norms
-from keras_embcomp.numerics.covariance import Turning
 
 # A method, a number format and an effort.
 Try: TypeAlias = tuple[Method, str | None, str]
@@ -342,9 +341,7 @@ def _relative_error(method, number_format, arguments, table):
             table.counts,
             covariance=table.covariance,
         )
-        root = None
-        if table.covariance is not None:
-            root = Turning.of(table.covariance, values.shape[1]).root
+        root = None if table.turning is None else table.turning.root
         lost = 0.0
         for part in row_blocks(len(values)):
             errors = rows_between(layer, part) - values[part]

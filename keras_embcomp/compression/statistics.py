@@ -185,7 +185,8 @@ def weighed_tables(
 
 
 def _weighed(table, found):
-    covariance, mean, turned = found.covariance, found.mean, None
+    covariance, mean = found.covariance, found.mean
+    turning = turned = None
     if covariance is not None:
         if table.arguments.get("use_bias"):  # which takes the mean's part
             covariance = covariance - np.outer(mean, mean)
@@ -195,5 +196,6 @@ def _weighed(table, found):
         counts=found.counts if table.counts is None else table.counts,
         covariance=covariance,
         mean=mean,
+        turning=turning,
         turned=turned,
     )

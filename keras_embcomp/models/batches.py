@@ -58,7 +58,7 @@ def batches_of(
         number = -(-samples // batch_size)
         each = (_part(data, i * batch_size, batch_size) for i in range(number))
     elif isinstance(data, Iterable):
-        number, each = _length(data), iter(data)
+        number, each = length_of(data), iter(data)
     else:
         raise ValueError(
             "`data` must be arrays, as `predict` takes them, or what yields "
@@ -74,12 +74,12 @@ def _numbers(number):
     return itertools.count() if number is None else range(number)
 
 
-def _length(data):
+def length_of(data: Any) -> int | None:
+    """Returns how many batches there are, or `None` if it is not known."""
     try:
-        number = len(data)
+        return len(data)
     except TypeError:
         return None
-    return number if number >= 0 else None
 
 
 def _with_texts(data):

@@ -16,6 +16,7 @@ from keras_embcomp.checks import finite_table, frequency_weights
 from keras_embcomp.layers.base import Compressed, CompressedEmbedding
 from keras_embcomp.layers.from_keras import dense_tables, is_bag
 from keras_embcomp.layers.two_sided import TwoSidedEmbedding
+from keras_embcomp.numerics.covariance import Turning
 
 LEAST_UNITS = 1_000
 _WRAPPERS = (keras.layers.Wrapper, TwoSidedEmbedding)
@@ -127,7 +128,8 @@ class Table(NamedTuple):
         covariance: Second moments of the hidden states that it is multiplied
             by, or `None`; central ones if it has a bias.
         mean: Their mean, or `None`.
-        turned: `values` in the turn that the covariance gives, or `None`.
+        turning: The turn that the covariance gives, or `None`.
+        turned: `values` in it, or `None`.
         importance: How much its squared error counts beside others'.
     """
 
@@ -139,6 +141,7 @@ class Table(NamedTuple):
     is_input: bool = True
     covariance: Array | None = None
     mean: Array | None = None
+    turning: Turning | None = None
     turned: Array | None = None
     importance: float = 1.0
 

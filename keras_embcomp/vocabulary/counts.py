@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_embcomp._types import Array
 from keras_embcomp.checks import positive_int
+from keras_embcomp.models.batches import length_of
 from keras_embcomp.vocabulary.tokenizers import pieces_of
 
 _TEXTS = 256  # at a time
@@ -56,7 +57,7 @@ def count_ids(
     else:
         vocabulary = len(pieces.names())
     counts = np.zeros(vocabulary, "int64")
-    progress = keras.utils.Progbar(_length(dataset), verbose=verbose)
+    progress = keras.utils.Progbar(length_of(dataset), verbose=verbose)
     for batch in _batches(dataset):
         values = _values(batch)
         for ids in _ids(values, pieces):
@@ -64,13 +65,6 @@ def count_ids(
             counts += np.bincount(ids, minlength=vocabulary)
         progress.add(1)
     return counts
-
-
-def _length(dataset):
-    try:
-        return len(dataset)
-    except TypeError:
-        return None
 
 
 def _batches(dataset: Any) -> Iterator[Any]:
